@@ -1,0 +1,2 @@
+//! The `platflow` binary.
+fn main() {}

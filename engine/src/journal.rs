@@ -1,0 +1,409 @@
+//! The journal port: durable facts, leases with epochs, and the environment's record, behind one trait.
+//!
+//! The store keeps sequence, kind and payload and interprets nothing: every row it writes beside the events is made by
+//! the engine and handed over in the same [`Batch`]. Implementations: `state` (SQLite) and `memory` (tests, rehearsal).
+
+use crate::name::{EnvironmentName, EnvironmentUid, KindName, RunId, StepName, WorkflowName};
+use crate::plan::Plan;
+use crate::step::UndoPlan;
+use async_trait::async_trait;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// The position of an event in its run's journal: gap-free from 1.
+pub type Sequence = u64;
+
+/// Who drives a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owner {
+    /// Host name.
+    pub host: String,
+    /// Process id on that host.
+    pub pid: u32,
+    /// Start time of that process in clock ticks since boot (`/proc/<pid>/stat` field 22), so a reused pid is told apart.
+    pub process_started: u64,
+    /// The host's boot id.
+    pub boot_id: String,
+    /// Operating-system user.
+    pub user: String,
+}
+
+/// A lease on a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lease {
+    /// The run.
+    pub run: RunId,
+    /// Fences out every earlier owner.
+    pub epoch: u64,
+    /// The last sequence in the journal when the lease was granted.
+    pub head: Sequence,
+}
+
+/// The status of a run as far as lists and locks need it; a function of the states of its steps, written with them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RunStatus {
+    /// An owner drives it, or drove it and vanished.
+    Running,
+    /// It stopped and waits; resumable.
+    Parked,
+    /// Undo is under way.
+    RollingBack,
+    /// Every step verified or skipped.
+    Done,
+    /// Rolled back completely.
+    RolledBack,
+    /// Given up by the operator.
+    Abandoned,
+}
+
+impl RunStatus {
+    /// True when nothing more happens to the run: it no longer holds its environment.
+    #[must_use]
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::Done | Self::RolledBack | Self::Abandoned)
+    }
+
+    /// The stable text form, as in JSON and SQL.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Parked => "parked",
+            Self::RollingBack => "rolling-back",
+            Self::Done => "done",
+            Self::RolledBack => "rolled-back",
+            Self::Abandoned => "abandoned",
+        }
+    }
+}
+
+/// A run to be created, with the hold on its environment, in one transaction with its first batch.
+#[derive(Debug, Clone)]
+pub struct NewRun {
+    /// Chosen by the caller; refused if taken.
+    pub id: RunId,
+    /// Pinned plan.
+    pub plan: Plan,
+    /// [`Plan::digest`].
+    pub plan_digest: String,
+    /// The environment's uid; must be the recorded one if the environment exists.
+    pub environment_uid: EnvironmentUid,
+    /// What the environment is pinned to (world id, or partition + account + region …). Opaque to the store.
+    pub target: Value,
+    /// Who starts it.
+    pub owner: Owner,
+    /// A destroy run.
+    pub destroy: bool,
+    /// When.
+    pub at: Timestamp,
+    /// The first events and rows.
+    pub first: Batch,
+}
+
+/// An event as the store keeps it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EncodedEvent {
+    /// [`crate::event::Event::kind`].
+    pub kind: &'static str,
+    /// The step it is about.
+    pub step: Option<StepName>,
+    /// JSON.
+    pub payload: Vec<u8>,
+}
+
+/// The cached fold of one step: written in the same transaction as the events that changed it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StepRow {
+    /// The step.
+    pub step: StepName,
+    /// Name of its state, for lists (`pending`, `intended`, …).
+    pub state: &'static str,
+    /// The folded state as JSON.
+    pub payload: Vec<u8>,
+}
+
+/// The environment's record of one step: what exists because of platflow, across runs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RecordedStep {
+    /// The step.
+    pub step: StepName,
+    /// Its kind.
+    pub kind: KindName,
+    /// The spec it was last intended or verified with.
+    pub spec: Value,
+    /// Its outputs, if it was ever verified.
+    pub outputs: Option<Value>,
+    /// Ids noted while it was made.
+    pub notes: crate::event::Notes,
+    /// How often it was rebuilt after a proven end.
+    pub generation: u32,
+    /// False between an intent and its outcome: the world may or may not hold it.
+    pub settled: bool,
+    /// Dependencies, for a destroy without the runbook.
+    pub needs: Vec<StepName>,
+    /// Extra teardown edges.
+    pub undo_after: Vec<StepName>,
+    /// How it is undone.
+    pub undo: UndoPlan,
+    /// The run that wrote this row.
+    pub run: RunId,
+}
+
+/// A change to the environment's record.
+#[derive(Debug, Clone, PartialEq)]
+pub enum RecordChange {
+    /// Insert or replace.
+    Put(Box<RecordedStep>),
+    /// Proven gone; only its generation is remembered (tokens of a dead resource must not come back).
+    Gone {
+        /// The step.
+        step: StepName,
+        /// The generation that the next creation uses.
+        next_generation: u32,
+    },
+}
+
+/// One atomic append.
+#[derive(Debug, Clone, Default)]
+pub struct Batch {
+    /// New facts in order.
+    pub events: Vec<EncodedEvent>,
+    /// Changed step states.
+    pub steps: Vec<StepRow>,
+    /// Changed environment record.
+    pub record: Vec<RecordChange>,
+    /// The run's status after this batch, if it changed.
+    pub status: Option<RunStatus>,
+    /// The folded run-level state as JSON, if it changed.
+    pub run_payload: Option<Vec<u8>>,
+    /// A final status releases the environment's hold in the same transaction.
+    pub releases_environment: bool,
+}
+
+/// An event read back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredEvent {
+    /// Position.
+    pub sequence: Sequence,
+    /// Kind as stored.
+    pub kind: String,
+    /// JSON.
+    pub payload: Vec<u8>,
+    /// Real time at which it was committed.
+    pub recorded_at: Timestamp,
+}
+
+/// One line of `list`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunSummary {
+    /// Its id.
+    pub id: RunId,
+    /// The runbook.
+    pub workflow: WorkflowName,
+    /// What it builds.
+    pub environment: EnvironmentName,
+    /// The environment's uid.
+    pub environment_uid: EnvironmentUid,
+    /// Its status.
+    pub status: RunStatus,
+    /// A destroy run.
+    pub destroy: bool,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// The last owner.
+    pub owner: Option<Owner>,
+    /// The owner is provably alive, or its lease still runs.
+    pub owner_live: bool,
+    /// The last event.
+    pub head: Sequence,
+}
+
+/// A run read back for resuming or showing.
+#[derive(Debug, Clone)]
+pub struct LoadedRun {
+    /// The summary row.
+    pub summary: RunSummary,
+    /// The pinned plan.
+    pub plan: Plan,
+    /// Its digest as recorded.
+    pub plan_digest: String,
+    /// Folded run-level state as written with the last batch.
+    pub run_payload: Vec<u8>,
+    /// Cached fold of every step that has left `pending`.
+    pub steps: Vec<(StepName, Vec<u8>)>,
+}
+
+/// An environment on record.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EnvironmentRow {
+    /// Its name.
+    pub name: EnvironmentName,
+    /// Its uid.
+    pub uid: EnvironmentUid,
+    /// What it is pinned to.
+    pub target: Value,
+    /// The unfinished run that holds it.
+    pub held_by: Option<RunId>,
+    /// When it was first seen.
+    pub created_at: Timestamp,
+}
+
+/// Why the journal refused or failed.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// Another live owner has the run.
+    #[error("run {run} is owned by a live process: pid {pid} on {host}, since {since}", pid = .owner.pid, host = .owner.host)]
+    Owned {
+        /// The run.
+        run: RunId,
+        /// Its owner.
+        owner: Box<Owner>,
+        /// Since when.
+        since: Timestamp,
+    },
+    /// This process no longer owns the run: its epoch is behind. It must stop.
+    #[error("run {run} was taken over: epoch {ours} is behind {current}")]
+    Stale {
+        /// The run.
+        run: RunId,
+        /// Our epoch.
+        ours: u64,
+        /// The present epoch.
+        current: u64,
+    },
+    /// Another unfinished run holds the environment.
+    #[error("environment {environment} is held by run {run} ({status})", status = .status.as_str())]
+    EnvironmentHeld {
+        /// The environment.
+        environment: EnvironmentName,
+        /// The run that holds it.
+        run: RunId,
+        /// Its status.
+        status: RunStatus,
+    },
+    /// The environment exists under another uid or target.
+    #[error("environment {environment} is pinned to {recorded}, not {wanted}")]
+    OtherTarget {
+        /// The environment.
+        environment: EnvironmentName,
+        /// What is on record.
+        recorded: String,
+        /// What was asked for.
+        wanted: String,
+    },
+    /// No such run or environment.
+    #[error("no {what} matches {text:?}")]
+    NotFound {
+        /// `run`, `environment`.
+        what: &'static str,
+        /// What was asked for.
+        text: String,
+    },
+    /// A prefix that fits several runs.
+    #[error("{prefix:?} fits several runs")]
+    Ambiguous {
+        /// What was asked for.
+        prefix: String,
+        /// The runs it fits, newest first, at most ten.
+        matches: Vec<RunId>,
+    },
+    /// The file was lost, altered or is from a newer version. Says what and where.
+    #[error("the state file cannot be trusted: {0}")]
+    Damaged(String),
+    /// The file's schema is newer than this binary.
+    #[error("the state file has schema {found}, this binary knows up to {known}")]
+    Newer {
+        /// Schema found.
+        found: u32,
+        /// Newest schema known.
+        known: u32,
+    },
+    /// The disk or the database failed; nothing of the batch was committed as far as is known.
+    #[error("the state file could not be {doing}")]
+    Storage {
+        /// `opened`, `written`, `read`.
+        doing: &'static str,
+        /// The cause.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+/// Durable facts of runs.
+#[async_trait]
+pub trait Journal: Send + Sync + 'static {
+    /// Creates a run with its first batch, its lease (epoch 1) and the hold on its environment, in one transaction.
+    ///
+    /// # Errors
+    /// [`JournalError::EnvironmentHeld`], [`JournalError::OtherTarget`], or storage.
+    async fn create_run(&self, new: NewRun) -> Result<Lease, JournalError>;
+
+    /// Takes the lease of an unfinished run: at once when the owner is provably dead on this host, or its lease ended.
+    ///
+    /// # Errors
+    /// [`JournalError::Owned`] names a live owner.
+    async fn acquire(&self, run: &RunId, owner: &Owner) -> Result<Lease, JournalError>;
+
+    /// How long the lease certainly lasts from now, in real time that counts suspend. Renewal happens in the background
+    /// while the journal lives.
+    ///
+    /// # Errors
+    /// [`JournalError::Stale`] when it is gone.
+    fn lease_left(&self, lease: &Lease) -> Result<std::time::Duration, JournalError>;
+
+    /// Gives the lease up, so that the next owner need not wait.
+    ///
+    /// # Errors
+    /// Storage only; a lease already lost is no error.
+    async fn release(&self, lease: &Lease) -> Result<(), JournalError>;
+
+    /// Appends after `expected` (the last sequence this owner knows); returns the new last sequence once it is durable.
+    ///
+    /// # Errors
+    /// [`JournalError::Stale`] for a stale epoch or sequence, or storage.
+    async fn append(&self, lease: &Lease, expected: Sequence, batch: Batch) -> Result<Sequence, JournalError>;
+
+    /// Reads a run with its cached fold, after checking that the fold's head is the journal's head.
+    ///
+    /// # Errors
+    /// Not found, damaged, storage.
+    async fn load(&self, run: &RunId) -> Result<LoadedRun, JournalError>;
+
+    /// Events after `after`, at most `limit`.
+    ///
+    /// # Errors
+    /// Not found, damaged (a gap or a broken hash chain), storage.
+    async fn events(&self, run: &RunId, after: Sequence, limit: usize) -> Result<Vec<StoredEvent>, JournalError>;
+
+    /// Runs, newest first; all environments if none is named.
+    ///
+    /// # Errors
+    /// Storage.
+    async fn list(&self, environment: Option<&EnvironmentName>, limit: usize) -> Result<Vec<RunSummary>, JournalError>;
+
+    /// The one run whose id starts with `prefix`.
+    ///
+    /// # Errors
+    /// [`JournalError::NotFound`], [`JournalError::Ambiguous`].
+    async fn find(&self, prefix: &str) -> Result<RunId, JournalError>;
+
+    /// An environment on record.
+    ///
+    /// # Errors
+    /// Storage.
+    async fn environment(&self, name: &EnvironmentName) -> Result<Option<EnvironmentRow>, JournalError>;
+
+    /// The environment's record, by step.
+    ///
+    /// # Errors
+    /// Storage.
+    async fn record(&self, environment: &EnvironmentUid) -> Result<Vec<RecordedStep>, JournalError>;
+
+    /// Generations of steps that are gone, by step.
+    ///
+    /// # Errors
+    /// Storage.
+    async fn generations(&self, environment: &EnvironmentUid) -> Result<Vec<(StepName, u32)>, JournalError>;
+}

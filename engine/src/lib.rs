@@ -1,0 +1,15 @@
+//! The engine: decides and drives durable runs.
+//!
+//! It knows no cloud, no SQL and no terminal. The outside world reaches it through four ports: [`journal::Journal`],
+//! [`clock::Clock`], [`step::Step`] and [`plan::Resolve`].
+
+pub mod clock;
+pub mod context;
+pub mod event;
+pub mod failure;
+pub mod journal;
+pub mod kind;
+pub mod name;
+pub mod plan;
+pub mod secret;
+pub mod step;

@@ -1,0 +1,5 @@
+//! What each kind of step means in the outside world.
+//!
+//! One file per kind or small family; [`contract`] is the typed view of the engine's step port.
+
+pub mod contract;
