@@ -1,0 +1,385 @@
+//! The command line as typed structs. No effects: nothing here reads the environment, a file or the clock.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// platflow runs provisioning runbooks that survive any crash: it journals every fact, looks before it acts again, and
+/// takes back what it made.
+#[derive(Debug, Parser)]
+#[command(name = "platflow", version, propagate_version = true, max_term_width = 110, disable_help_subcommand = true)]
+pub struct Arguments {
+    /// Options of every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Clone, Args)]
+pub struct Global {
+    /// Directory of the state file (default: the XDG state directory, or PLATFLOW_STATE)
+    #[arg(long, global = true, value_name = "DIR", help_heading = "Global options")]
+    pub state: Option<PathBuf>,
+    /// What stdout gets: text for people, one JSON object, or a JSON line per event
+    #[arg(long, global = true, value_enum, value_name = "FORMAT", help_heading = "Global options")]
+    pub output: Option<OutputFormat>,
+    /// Use the embedded sandbox instead of AWS; it is started when it is not running
+    #[arg(long, global = true, help_heading = "Global options")]
+    pub sandbox: bool,
+    /// Simulated seconds per real second, when this command starts the sandbox
+    #[arg(long, global = true, value_name = "FACTOR", help_heading = "Global options")]
+    pub speed: Option<f64>,
+    /// More detail on stderr (-v info, -vv debug)
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = "Global options")]
+    pub verbose: u8,
+}
+
+/// What stdout gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum OutputFormat {
+    /// For people.
+    Text,
+    /// One JSON object with `schema_version`.
+    Json,
+    /// A JSON object per line, as things happen.
+    Jsonl,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a runbook: build what is missing, change what differs, leave the rest
+    Run(Run),
+    /// Go on with a run that was interrupted, killed or parked
+    Resume(Resume),
+    /// Undo what a run created and restore what it changed
+    Rollback(Rollback),
+    /// Take down a whole environment, whichever runs built it
+    Destroy(Destroy),
+    /// Ask the process that owns a run to stop at the next safe point
+    Cancel(RunReference),
+    /// Show one run, or the newest one
+    Status(Status),
+    /// List runs, newest first
+    List(List),
+    /// Print the journal of a run
+    Logs(Logs),
+    /// Look, change nothing, and show what a run would create, adopt, change or leave
+    Plan(WorkflowArguments),
+    /// Check a runbook without looking at the cloud
+    Validate(WorkflowArguments),
+    /// Print the graph of a runbook
+    Graph(Graph),
+    /// Print a kubeconfig for an environment's cluster
+    Kubeconfig(Kubeconfig),
+    /// Print a bearer token for an EKS cluster (a kubeconfig exec plugin)
+    K8sToken(K8sToken),
+    /// List sealed secrets, or take one out (which is journaled)
+    Secret(SecretArguments),
+    /// Take over an environment that another state file built, rebuilding its record from tags
+    Adopt(Adopt),
+    /// Start, stop and look into the embedded sandbox
+    Sandbox(SandboxArguments),
+    /// Print a completion script for a shell
+    Completions(Completions),
+    /// Print the generated reference (step kinds, or the JSON Schema of the language)
+    #[command(hide = true)]
+    Reference(Reference),
+    /// Runs a child process in a group that dies with the engine (internal)
+    #[command(name = "__guard", hide = true)]
+    Guard(Guard),
+}
+
+/// Which runbook, with which parameters, against what.
+#[derive(Debug, Clone, Args)]
+pub struct WorkflowArguments {
+    /// Name of an embedded runbook, or path of a file
+    #[arg(value_name = "WORKFLOW")]
+    pub workflow: String,
+    /// Set a parameter
+    #[arg(long = "set", value_name = "NAME=VALUE")]
+    pub set: Vec<String>,
+    /// Read parameters from a YAML file
+    #[arg(long, value_name = "FILE")]
+    pub parameters: Option<PathBuf>,
+    /// Build this environment instead of the one that the runbook names
+    #[arg(long, value_name = "NAME")]
+    pub environment: Option<String>,
+    /// The AWS account that this must be (wanted by the first real run of an environment)
+    #[arg(long, value_name = "ID")]
+    pub account: Option<String>,
+    /// The AWS region that this must be (wanted by the first real run of an environment)
+    #[arg(long, value_name = "REGION")]
+    pub region: Option<String>,
+}
+
+/// `run`.
+#[derive(Debug, Clone, Args)]
+pub struct Run {
+    /// Which runbook.
+    #[command(flatten)]
+    pub workflow: WorkflowArguments,
+    /// What happens when a step fails for good
+    #[arg(long, value_enum, value_name = "WHAT")]
+    pub on_failure: Option<OnFailureArgument>,
+    /// Make the sandbox misbehave, e.g. 'eks:CreateNodegroup:data=error:ResourceLimitExceededException'
+    #[arg(long, value_name = "RULE", requires = "sandbox")]
+    pub sandbox_fault: Vec<String>,
+    /// How many steps may be under way at once
+    #[arg(long, value_name = "COUNT")]
+    pub max_in_flight: Option<usize>,
+}
+
+/// What happens when a step fails for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum OnFailureArgument {
+    /// Stop and wait for the operator.
+    Park,
+    /// Undo what this run created.
+    Rollback,
+}
+
+/// A run by id or unique prefix.
+#[derive(Debug, Clone, Args)]
+pub struct RunReference {
+    /// Run id, or any unique prefix of it
+    #[arg(value_name = "RUN")]
+    pub run: String,
+}
+
+/// `resume`.
+#[derive(Debug, Clone, Args)]
+pub struct Resume {
+    /// Which run.
+    #[command(flatten)]
+    pub run: RunReference,
+    /// How many steps may be under way at once
+    #[arg(long, value_name = "COUNT")]
+    pub max_in_flight: Option<usize>,
+}
+
+/// `rollback`.
+#[derive(Debug, Clone, Args)]
+pub struct Rollback {
+    /// Which run.
+    #[command(flatten)]
+    pub run: RunReference,
+    /// Type the environment's name to agree that data which cannot be rebuilt is destroyed
+    #[arg(long, value_name = "ENVIRONMENT")]
+    pub confirm: Option<String>,
+    /// Keep this step, and all that it depends on
+    #[arg(long, value_name = "STEP")]
+    pub keep: Vec<String>,
+}
+
+/// `destroy`.
+#[derive(Debug, Clone, Args)]
+pub struct Destroy {
+    /// Which environment
+    #[arg(value_name = "ENVIRONMENT")]
+    pub environment: String,
+    /// Type the environment's name again
+    #[arg(long, value_name = "ENVIRONMENT")]
+    pub confirm: Option<String>,
+    /// Keep this step, and all that it depends on
+    #[arg(long, value_name = "STEP")]
+    pub keep: Vec<String>,
+    /// The AWS account that this must be
+    #[arg(long, value_name = "ID")]
+    pub account: Option<String>,
+    /// The AWS region that this must be
+    #[arg(long, value_name = "REGION")]
+    pub region: Option<String>,
+}
+
+/// `status`.
+#[derive(Debug, Clone, Args)]
+pub struct Status {
+    /// Run id or unique prefix (default: the newest run)
+    #[arg(value_name = "RUN")]
+    pub run: Option<String>,
+}
+
+/// `list`.
+#[derive(Debug, Clone, Args)]
+pub struct List {
+    /// Only runs of this environment
+    #[arg(long, value_name = "NAME")]
+    pub environment: Option<String>,
+    /// At most this many
+    #[arg(long, value_name = "COUNT", default_value_t = 50)]
+    pub limit: usize,
+}
+
+/// `logs`.
+#[derive(Debug, Clone, Args)]
+pub struct Logs {
+    /// Which run.
+    #[command(flatten)]
+    pub run: RunReference,
+    /// Only this step
+    #[arg(long, value_name = "STEP")]
+    pub step: Option<String>,
+    /// Only events after this sequence number
+    #[arg(long, value_name = "SEQUENCE", default_value_t = 0)]
+    pub after: u64,
+}
+
+/// `graph`.
+#[derive(Debug, Clone, Args)]
+pub struct Graph {
+    /// Which runbook.
+    #[command(flatten)]
+    pub workflow: WorkflowArguments,
+    /// In which notation
+    #[arg(long, value_enum, default_value = "text", value_name = "NOTATION")]
+    pub notation: Notation,
+}
+
+/// Notation of a graph.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Notation {
+    /// Indented text in order of execution.
+    Text,
+    /// Graphviz.
+    Dot,
+    /// Mermaid, as in Markdown.
+    Mermaid,
+}
+
+/// `kubeconfig`.
+#[derive(Debug, Clone, Args)]
+pub struct Kubeconfig {
+    /// Which environment
+    #[arg(value_name = "ENVIRONMENT")]
+    pub environment: String,
+}
+
+/// `k8s-token`.
+#[derive(Debug, Clone, Args)]
+pub struct K8sToken {
+    /// Which environment's cluster
+    #[arg(long, value_name = "ENVIRONMENT")]
+    pub environment: String,
+}
+
+/// `secret`.
+#[derive(Debug, Clone, Args)]
+pub struct SecretArguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: SecretCommand,
+}
+
+/// What to do with secrets.
+#[derive(Debug, Clone, Subcommand)]
+pub enum SecretCommand {
+    /// Names and dates, nothing secret
+    List {
+        /// Which environment
+        #[arg(value_name = "ENVIRONMENT")]
+        environment: String,
+    },
+    /// Open one and print it to stdout; who and when is journaled
+    Show {
+        /// Which environment
+        #[arg(value_name = "ENVIRONMENT")]
+        environment: String,
+        /// Which secret, e.g. argocd/admin-password
+        #[arg(value_name = "NAME")]
+        name: String,
+    },
+}
+
+/// `adopt`.
+#[derive(Debug, Clone, Args)]
+pub struct Adopt {
+    /// Which runbook describes the environment.
+    #[command(flatten)]
+    pub workflow: WorkflowArguments,
+    /// The environment uid on the tags of what is to be taken over
+    #[arg(long, value_name = "UID")]
+    pub from: String,
+}
+
+/// `sandbox`.
+#[derive(Debug, Clone, Args)]
+pub struct SandboxArguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: SandboxCommand,
+}
+
+/// What to do with the sandbox.
+#[derive(Debug, Clone, Subcommand)]
+pub enum SandboxCommand {
+    /// Start it (or say that it runs)
+    Start {
+        /// Seed of a new world
+        #[arg(long, value_name = "NUMBER")]
+        seed: Option<u64>,
+    },
+    /// Stop it; the world is kept
+    Stop,
+    /// Is it running, since when, at which speed
+    Status,
+    /// Forget the world and start an empty one
+    Reset,
+    /// List every resource in it
+    World,
+    /// How many calls of each operation it has answered
+    Counters,
+    /// Make it misbehave
+    Fault {
+        /// E.g. 'ec2:CreateSubnet=error:InternalError'; none clears all rules
+        #[arg(value_name = "RULE")]
+        rule: Vec<String>,
+    },
+    /// Print the endpoints as shell exports, for any other tool
+    Env,
+    /// Serve in the foreground (internal)
+    #[command(hide = true)]
+    Serve {
+        /// Where the world is kept
+        #[arg(long, value_name = "DIR")]
+        directory: PathBuf,
+        /// Seed of a new world
+        #[arg(long, value_name = "NUMBER")]
+        seed: Option<u64>,
+    },
+}
+
+/// `completions`.
+#[derive(Debug, Clone, Args)]
+pub struct Completions {
+    /// For which shell
+    #[arg(value_name = "SHELL")]
+    pub shell: clap_complete::Shell,
+}
+
+/// `reference`.
+#[derive(Debug, Clone, Args)]
+pub struct Reference {
+    /// What to print
+    #[arg(value_enum, value_name = "WHAT")]
+    pub what: ReferenceTopic,
+}
+
+/// What the generated reference covers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ReferenceTopic {
+    /// Step kinds as Markdown.
+    Steps,
+    /// JSON Schema of the runbook language.
+    Schema,
+}
+
+/// `__guard`.
+#[derive(Debug, Clone, Args)]
+pub struct Guard {
+    /// What to run and how.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub arguments: Vec<String>,
+}

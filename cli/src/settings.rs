@@ -1,0 +1,155 @@
+//! Resolved settings: the one place that reads environment variables and asks what stdout is.
+//!
+//! Everything after this file works on values, not on the process's surroundings.
+
+use crate::arguments::{Global, OutputFormat};
+use crate::failure::{CommandError, ExitCode};
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+
+/// What every command works with.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Directory of the state file, the owners' locks and the sandbox's world.
+    pub state_directory: PathBuf,
+    /// `$XDG_CONFIG_HOME/platflow`.
+    pub configuration_directory: PathBuf,
+    /// The age identity: a file, or a command that prints one.
+    pub identity: Identity,
+    /// Further age recipients.
+    pub recipients: Vec<String>,
+    /// Where secrets that cannot be made again are kept a second time.
+    pub second_key_store: PathBuf,
+    /// What stdout gets.
+    pub output: OutputFormat,
+    /// Animate on stderr, and colour: only on a terminal, never with `NO_COLOR`.
+    pub terminal: Terminal,
+    /// `--sandbox` was given.
+    pub sandbox: bool,
+    /// `--speed`, or the default.
+    pub speed: Option<f64>,
+    /// `-v` count.
+    pub verbose: u8,
+    /// This binary.
+    pub program: PathBuf,
+    /// `AWS_REGION` or `AWS_DEFAULT_REGION`.
+    pub ambient_region: Option<String>,
+}
+
+/// Where the age identity comes from.
+#[derive(Debug, Clone)]
+pub enum Identity {
+    /// A file, made at first need.
+    File(PathBuf),
+    /// A command whose stdout is the identity.
+    Command(String),
+}
+
+/// What the terminal can do.
+#[derive(Debug, Clone, Copy)]
+pub struct Terminal {
+    /// stderr is a terminal: live progress.
+    pub live: bool,
+    /// Colour on stdout and stderr.
+    pub colour: bool,
+    /// Width of reports in columns.
+    pub width: usize,
+}
+
+#[expect(clippy::disallowed_methods, reason = "settings own the environment")]
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+fn home() -> Result<PathBuf, CommandError> {
+    variable("HOME").map(PathBuf::from).ok_or_else(|| {
+        CommandError::usage("HOME is not set, so there is no place for the state file")
+            .with_remedy("name one with --state DIR or PLATFLOW_STATE=DIR")
+    })
+}
+
+fn xdg(name: &str, fallback: &[&str]) -> Result<PathBuf, CommandError> {
+    if let Some(value) = variable(name) {
+        let path = PathBuf::from(value);
+        if path.is_absolute() {
+            return Ok(path.join("platflow"));
+        }
+    }
+    let mut path = home()?;
+    path.extend(fallback);
+    Ok(path.join("platflow"))
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, CommandError> {
+    std::path::absolute(path).map_err(|error| {
+        CommandError::usage(format!("the path {} cannot be made absolute", path.display())).caused_by(error)
+    })
+}
+
+impl Settings {
+    /// Reads the surroundings once.
+    ///
+    /// # Errors
+    /// When there is no usable place for state, or a value makes no sense.
+    pub fn resolve(global: &Global) -> Result<Self, CommandError> {
+        let state_directory = match (&global.state, variable("PLATFLOW_STATE")) {
+            (Some(path), _) => absolute(path)?,
+            (None, Some(path)) => absolute(Path::new(&path))?,
+            (None, None) => xdg("XDG_STATE_HOME", &[".local", "state"])?,
+        };
+        if let Some(speed) = global.speed
+            && !(speed.is_finite() && speed > 0.0)
+        {
+            return Err(CommandError::usage(format!("--speed {speed} is not a positive number"))
+                .with_remedy("1 is real time; 60 (the default) shows a whole deployment in about half a minute"));
+        }
+        let configuration_directory = match xdg("XDG_CONFIG_HOME", &[".config"]) {
+            Ok(path) => path,
+            Err(_) => state_directory.join("config"),
+        };
+        let identity = match variable("PLATFLOW_IDENTITY") {
+            Some(command) if command.starts_with('!') => Identity::Command(command.trim_start_matches('!').to_owned()),
+            Some(path) => Identity::File(absolute(Path::new(&path))?),
+            None => Identity::File(configuration_directory.join("identity.txt")),
+        };
+        let second_key_store = match variable("PLATFLOW_SECOND_KEY_STORE") {
+            Some(path) => absolute(Path::new(&path))?,
+            None => configuration_directory.join("keys"),
+        };
+        let recipients = variable("PLATFLOW_RECIPIENTS")
+            .map(|text| text.split([',', ' ']).filter(|part| !part.is_empty()).map(str::to_owned).collect())
+            .unwrap_or_default();
+        let live = std::io::stderr().is_terminal() && variable("TERM").is_none_or(|term| term != "dumb");
+        let colour = live && variable("NO_COLOR").is_none();
+        let width = variable("COLUMNS").and_then(|text| text.parse().ok()).unwrap_or(100).clamp(40, 200);
+        let program = std::env::current_exe().map_err(|error| {
+            CommandError::new(ExitCode::Internal, "the path of this program cannot be read").caused_by(error)
+        })?;
+        Ok(Self {
+            state_directory,
+            configuration_directory,
+            identity,
+            recipients,
+            second_key_store,
+            output: global.output.unwrap_or(OutputFormat::Text),
+            terminal: Terminal { live, colour, width },
+            sandbox: global.sandbox,
+            speed: global.speed,
+            verbose: global.verbose,
+            program,
+            ambient_region: variable("AWS_REGION").or_else(|| variable("AWS_DEFAULT_REGION")),
+        })
+    }
+
+    /// The state file.
+    #[must_use]
+    pub fn state_file(&self) -> PathBuf {
+        self.state_directory.join("state.db")
+    }
+
+    /// The sandbox's world lives beside the state file.
+    #[must_use]
+    pub fn sandbox_directory(&self) -> PathBuf {
+        self.state_directory.join("sandbox")
+    }
+}
