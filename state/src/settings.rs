@@ -1,0 +1,34 @@
+//! What can be set about a store. The defaults are those of the design; tests use shorter leases.
+
+use std::time::Duration;
+
+/// Settings of a [`crate::Store`].
+#[derive(Debug, Clone)]
+pub struct StoreSettings {
+    /// How long a lease lasts without renewal.
+    pub lease_ms: u64,
+    /// How often it is renewed; clearly less than a third of the lease.
+    pub renew_ms: u64,
+    /// How long the writer keeps asking a file that other processes are writing before it gives up with a typed error.
+    pub busy_ms: u64,
+    /// The most appends that share one transaction.
+    pub group: usize,
+    /// Open the file even on a network file system, where SQLite's locks cannot be trusted.
+    pub accept_network_file_system: bool,
+}
+
+impl Default for StoreSettings {
+    fn default() -> Self {
+        Self { lease_ms: 10_000, renew_ms: 3_000, busy_ms: 30_000, group: 512, accept_network_file_system: false }
+    }
+}
+
+impl StoreSettings {
+    pub(crate) fn lease(&self) -> i64 {
+        i64::try_from(self.lease_ms).unwrap_or(i64::MAX / 4).min(i64::MAX / 4)
+    }
+
+    pub(crate) fn renew(&self) -> Duration {
+        Duration::from_millis(self.renew_ms.clamp(1, (self.lease_ms / 3).max(1)))
+    }
+}

@@ -1,0 +1,210 @@
+//! The store: one writer thread, a few readers, the leases it holds; behind the engine's journal port.
+
+use crate::failure::{ReadOnly, storage};
+use crate::file;
+use crate::lease::{HeldLeases, LockFolder};
+use crate::read;
+use crate::reader::Readers;
+use crate::renewal::Renewer;
+use crate::settings::StoreSettings;
+use crate::time;
+use crate::write::{self, Acquired, Granted};
+use crate::writer::Writer;
+use async_trait::async_trait;
+use platflow_engine::journal::{
+    Batch, EnvironmentRow, Journal, JournalError, Lease, LoadedRun, NewRun, Owner, RecordedStep, RunSummary, Sequence,
+    StoredEvent,
+};
+use platflow_engine::name::{EnvironmentName, EnvironmentUid, RunId, StepName};
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// One open state file.
+pub struct Store {
+    readers: Readers,
+    writing: Option<Writing>,
+    held: Arc<HeldLeases>,
+    locks: LockFolder,
+    settings: StoreSettings,
+}
+
+struct Writing {
+    // Declared in the order in which they must end: the renewer uses the writer.
+    renewer: Renewer,
+    writer: Option<Writer>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Store").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    /// Opens the state file for reading and writing; makes it (0600, its folder 0700) and migrates it as needed.
+    ///
+    /// # Errors
+    /// [`JournalError::Newer`] and [`JournalError::Damaged`] for a file that must not be touched, storage for the rest
+    /// (a network file system, durability that SQLite refuses).
+    pub fn open(path: &Path, settings: StoreSettings) -> Result<Arc<Self>, JournalError> {
+        let connection = file::open_writer(path, &settings)?;
+        let readers = Readers::start(path, &settings)?;
+        let (writer, thread) = Writer::start(connection, &settings)?;
+        let held = Arc::new(HeldLeases::default());
+        let renewer = Renewer::start(writer.clone(), Arc::clone(&held), &settings)?;
+        let writing = Some(Writing { renewer, writer: Some(writer), thread: Some(thread) });
+        Ok(Arc::new(Self { readers, writing, held, locks: LockFolder::beside(path), settings }))
+    }
+
+    /// Opens an existing state file for reading: nothing is created, migrated or written.
+    ///
+    /// # Errors
+    /// As [`Store::open`]; a file that is not there is a storage error.
+    pub fn open_read_only(path: &Path, settings: StoreSettings) -> Result<Arc<Self>, JournalError> {
+        let readers = Readers::start(path, &settings)?;
+        let held = Arc::new(HeldLeases::default());
+        Ok(Arc::new(Self { readers, writing: None, held, locks: LockFolder::beside(path), settings }))
+    }
+
+    /// Refolds the hashes of a run's whole chain; returns how many events it has.
+    ///
+    /// # Errors
+    /// [`JournalError::Damaged`] names run and sequence.
+    pub async fn verify(&self, run: &RunId) -> Result<Sequence, JournalError> {
+        let run = run.clone();
+        self.readers.read(move |connection| read::verify(connection, &run)).await
+    }
+
+    /// Lets SQLite check every page, index and reference of the file.
+    ///
+    /// # Errors
+    /// [`JournalError::Damaged`] with the first thing found.
+    pub async fn check_file(&self) -> Result<(), JournalError> {
+        self.readers.read(read::check_file).await
+    }
+
+    pub(crate) fn readers(&self) -> &Readers {
+        &self.readers
+    }
+
+    pub(crate) fn writer(&self) -> Result<&Writer, JournalError> {
+        self.writing.as_ref().and_then(|writing| writing.writer.as_ref()).ok_or_else(|| storage("written", ReadOnly))
+    }
+
+    fn grant(&self, granted: Granted) -> Lease {
+        let Granted { lease, until_ms, lock } = granted;
+        self.held.insert(&lease.run, lease.epoch, until_ms, lock);
+        lease
+    }
+
+    async fn try_acquire(
+        &self,
+        run: &RunId,
+        owner: &Owner,
+        watched: Option<crate::lease::Ownership>,
+    ) -> Result<Acquired, JournalError> {
+        let (run, owner, locks, settings) = (run.clone(), owner.clone(), self.locks.clone(), self.settings.clone());
+        self.writer()?
+            .write(move |connection| write::acquire(connection, &run, &owner, watched.as_ref(), &locks, &settings))
+            .await
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        if let Some(writing) = &mut self.writing {
+            writing.renewer.join();
+            writing.writer = None;
+            if let Some(thread) = writing.thread.take() {
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Journal for Store {
+    async fn create_run(&self, new: NewRun) -> Result<Lease, JournalError> {
+        let (locks, settings) = (self.locks.clone(), self.settings.clone());
+        let granted =
+            self.writer()?.write(move |connection| write::create_run(connection, &new, &locks, &settings)).await?;
+        Ok(self.grant(granted))
+    }
+
+    async fn acquire(&self, run: &RunId, owner: &Owner) -> Result<Lease, JournalError> {
+        let mut acquired = self.try_acquire(run, owner, None).await?;
+        if let Acquired::Watch(seen) = acquired {
+            time::pause(Duration::from_millis(self.settings.lease_ms)).await;
+            acquired = self.try_acquire(run, owner, Some(seen)).await?;
+        }
+        match acquired {
+            Acquired::Granted(granted) => {
+                // The lock file of the epoch before serves nobody any more.
+                self.locks.forget(run.as_str(), granted.lease.epoch - 1);
+                Ok(self.grant(granted))
+            }
+            // Only the first look asks to be watched.
+            Acquired::Watch(_) => Err(JournalError::NotFound { what: "run", text: run.to_string() }),
+        }
+    }
+
+    fn lease_left(&self, lease: &Lease) -> Result<Duration, JournalError> {
+        self.held.left(lease)
+    }
+
+    async fn release(&self, lease: &Lease) -> Result<(), JournalError> {
+        let released = lease.clone();
+        let outcome = self.writer()?.write(move |connection| write::release(connection, &released)).await;
+        self.held.remove(lease);
+        self.locks.forget(lease.run.as_str(), lease.epoch);
+        outcome
+    }
+
+    async fn append(&self, lease: &Lease, expected: Sequence, batch: Batch) -> Result<Sequence, JournalError> {
+        let (run, epoch) = (lease.run.clone(), lease.epoch);
+        let lease = lease.clone();
+        let outcome = self.writer()?.write(move |connection| write::append(connection, &lease, expected, &batch)).await;
+        if let Err(JournalError::Stale { current, .. }) = &outcome {
+            self.held.lost(&run, epoch, *current);
+        }
+        outcome
+    }
+
+    async fn load(&self, run: &RunId) -> Result<LoadedRun, JournalError> {
+        let (run, locks) = (run.clone(), self.locks.clone());
+        self.readers.read(move |connection| read::load(connection, &locks, &run)).await
+    }
+
+    async fn events(&self, run: &RunId, after: Sequence, limit: usize) -> Result<Vec<StoredEvent>, JournalError> {
+        let run = run.clone();
+        self.readers.read(move |connection| read::events(connection, &run, after, limit)).await
+    }
+
+    async fn list(&self, environment: Option<&EnvironmentName>, limit: usize) -> Result<Vec<RunSummary>, JournalError> {
+        let (environment, locks) = (environment.cloned(), self.locks.clone());
+        self.readers.read(move |connection| read::list(connection, &locks, environment.as_ref(), limit)).await
+    }
+
+    async fn find(&self, prefix: &str) -> Result<RunId, JournalError> {
+        let prefix = prefix.to_owned();
+        self.readers.read(move |connection| read::find(connection, &prefix)).await
+    }
+
+    async fn environment(&self, name: &EnvironmentName) -> Result<Option<EnvironmentRow>, JournalError> {
+        let name = name.clone();
+        self.readers.read(move |connection| read::environment(connection, &name)).await
+    }
+
+    async fn record(&self, environment: &EnvironmentUid) -> Result<Vec<RecordedStep>, JournalError> {
+        let environment = environment.clone();
+        self.readers.read(move |connection| read::record(connection, &environment)).await
+    }
+
+    async fn generations(&self, environment: &EnvironmentUid) -> Result<Vec<(StepName, u32)>, JournalError> {
+        let environment = environment.clone();
+        self.readers.read(move |connection| read::generations(connection, &environment)).await
+    }
+}
