@@ -1,0 +1,108 @@
+//! Which request means what: open endpoints first, then the seal, then forwarding to the leader, then the token.
+
+use super::access::Caller;
+use super::message::{Reviews, VaultReply, VaultRequest};
+use super::model::{Servers, later};
+use jiff::Timestamp;
+use std::time::Duration;
+
+/// How long a standby still refuses a KV v2 mount after it was made.
+const KV_UPGRADE: Duration = Duration::from_millis(500);
+
+impl Servers {
+    /// Answers one request to the server that runs on `storage_id`.
+    pub fn handle(
+        &mut self,
+        storage_id: &str,
+        request: &VaultRequest,
+        now: Timestamp,
+        reviews: &dyn Reviews,
+    ) -> VaultReply {
+        self.advance(now);
+        if !self.processes.contains_key(storage_id) {
+            return VaultReply::refuse(503, "no server runs on this storage");
+        }
+        let Some(path) = request.path.strip_prefix("/v1/") else { return VaultReply::missing() };
+        let path = path.trim_end_matches('/').to_owned();
+        if let Some(reply) = self.open_endpoint(storage_id, &path, request, now) {
+            return reply;
+        }
+        if self.sealed(storage_id) {
+            return VaultReply::refuse(503, "Vault is sealed");
+        }
+        if path == "sys/leader" {
+            return self.leader(storage_id, now);
+        }
+        let Some(active) = self.active_of(storage_id, now) else {
+            return VaultReply::refuse(500, "local node not active but active cluster node not found");
+        };
+        if active != storage_id && self.still_upgrading(storage_id, &path, now) {
+            let text = "Waiting for the primary to upgrade from non-versioned to versioned data. This backend will be \
+                        unavailable for a brief period and will resume service when the primary is finished.";
+            return VaultReply::refuse(400, text);
+        }
+        if let Some(mount) = self.login_mount(storage_id, &path) {
+            return self.kubernetes_login(storage_id, &mount, request, now, reviews);
+        }
+        let caller = match self.caller(storage_id, request, now) {
+            Ok(caller) => caller,
+            Err(reply) => return reply,
+        };
+        self.authorised(storage_id, &path, request, &caller, now)
+    }
+
+    /// Endpoints that want no token and work whatever the seal.
+    fn open_endpoint(
+        &mut self,
+        storage_id: &str,
+        path: &str,
+        request: &VaultRequest,
+        now: Timestamp,
+    ) -> Option<VaultReply> {
+        let write = request.writes();
+        Some(match (path, request.method.as_str()) {
+            ("sys/init", "GET") => VaultReply::ok(&serde_json::json!({ "initialized": self.initialized(storage_id) })),
+            ("sys/init", _) if write => self.init(storage_id, request, now),
+            ("sys/seal-status", "GET") => self.seal_status(storage_id),
+            ("sys/health", "GET" | "HEAD") => self.health(storage_id, request, now),
+            ("sys/unseal", _) if write => self.unseal(storage_id, request, now),
+            ("sys/storage/raft/join", _) if write => self.join(storage_id, request, now),
+            // OpenBao refuses these without a token unless the listener allows them.
+            ("sys/generate-root/attempt" | "sys/rekey/init", _) => VaultReply::refuse(405, "unsupported operation"),
+            ("sys/init" | "sys/seal-status" | "sys/health" | "sys/unseal" | "sys/storage/raft/join", _) => {
+                VaultReply::refuse(405, "unsupported operation")
+            }
+            _ => return None,
+        })
+    }
+
+    fn still_upgrading(&self, storage_id: &str, path: &str, now: Timestamp) -> bool {
+        self.cluster_of(storage_id).is_some_and(|cluster| {
+            cluster.mounts.iter().any(|(mount, entry)| {
+                path.starts_with(mount.as_str())
+                    && entry.options.get("version").is_some_and(|version| version == "2")
+                    && now < later(entry.mounted_at, KV_UPGRADE)
+            })
+        })
+    }
+
+    fn authorised(
+        &mut self,
+        storage_id: &str,
+        path: &str,
+        request: &VaultRequest,
+        caller: &Caller,
+        now: Timestamp,
+    ) -> VaultReply {
+        if let Err(reply) = self.allowed(storage_id, path, request, caller) {
+            return reply;
+        }
+        let parts: Vec<&str> = path.split('/').collect();
+        match parts.as_slice() {
+            ["sys", rest @ ..] => self.system(storage_id, rest, request, caller, now),
+            ["auth", "token", rest @ ..] => self.token_store(storage_id, rest, request, caller, now),
+            ["auth", ..] => self.auth_method(storage_id, path, request, now),
+            _ => self.secrets(storage_id, path, request, now),
+        }
+    }
+}
