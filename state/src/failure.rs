@@ -24,6 +24,13 @@ pub(crate) struct ReadOnly;
 #[error("the store is closed")]
 pub(crate) struct Closed;
 
+/// Another process kept the write lock for as long as this one was ready to wait.
+#[derive(Debug, thiserror::Error)]
+#[error("another process kept the file busy for {waited_ms} ms; is one of them stopped in the middle of a write?")]
+pub(crate) struct Busy {
+    pub(crate) waited_ms: u64,
+}
+
 /// A commit failed for the whole group; told to each of its members.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("the transaction was not committed: {0}")]

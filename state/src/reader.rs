@@ -7,6 +7,7 @@ use platflow_engine::journal::JournalError;
 use rusqlite::Connection;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread::JoinHandle;
 use tokio::sync::oneshot;
 
 type Query = Box<dyn FnOnce(&Connection) + Send>;
@@ -16,17 +17,19 @@ const READERS: usize = 2;
 
 /// A queue served by a few threads, each with a connection of its own.
 pub(crate) struct Readers {
-    queue: mpsc::Sender<Query>,
+    queue: Option<mpsc::Sender<Query>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Readers {
     pub(crate) fn start(path: &Path, settings: &StoreSettings) -> Result<Self, JournalError> {
         let (queue, queries) = mpsc::channel::<Query>();
         let queries = Arc::new(Mutex::new(queries));
+        let mut threads = Vec::with_capacity(READERS);
         for _ in 0..READERS {
             let connection = file::open_reader(path, settings)?;
             let queries = Arc::clone(&queries);
-            std::thread::Builder::new()
+            let thread = std::thread::Builder::new()
                 .name("platflow-reader".to_owned())
                 .spawn(move || {
                     loop {
@@ -36,8 +39,9 @@ impl Readers {
                     }
                 })
                 .map_err(|error| storage("opened", error))?;
+            threads.push(thread);
         }
-        Ok(Self { queue })
+        Ok(Self { queue: Some(queue), threads })
     }
 
     /// Runs `query` on one snapshot of the file.
@@ -50,10 +54,21 @@ impl Readers {
         let task: Query = Box::new(move |connection| {
             let _ = reply.send(snapshot(connection, query));
         });
-        if self.queue.send(task).is_err() {
-            return Err(storage("read", Closed));
+        match &self.queue {
+            Some(queue) if queue.send(task).is_ok() => {}
+            _ => return Err(storage("read", Closed)),
         }
         answer.await.unwrap_or_else(|_| Err(storage("read", Closed)))
+    }
+}
+
+impl Drop for Readers {
+    /// Waits for the connections to close, so that the writer's is the last and can fold the WAL into the file.
+    fn drop(&mut self) {
+        self.queue = None;
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
     }
 }
 

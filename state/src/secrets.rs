@@ -90,17 +90,13 @@ impl SecretStore for Store {
 
     async fn get_secret(&self, environment: &EnvironmentUid, name: &str) -> Result<Option<SealedSecret>, SecretError> {
         let (environment, name) = (environment.clone(), name.to_owned());
-        let found = self
-            .readers()
-            .read(move |connection| select(connection, &environment, Some(&name)))
-            .await
-            .map_err(store)?;
+        let found = self.read(move |connection| select(connection, &environment, Some(&name))).await.map_err(store)?;
         Ok(found.into_iter().next())
     }
 
     async fn list_secrets(&self, environment: &EnvironmentUid) -> Result<Vec<SealedSecret>, SecretError> {
         let environment = environment.clone();
-        self.readers().read(move |connection| select(connection, &environment, None)).await.map_err(store)
+        self.read(move |connection| select(connection, &environment, None)).await.map_err(store)
     }
 
     async fn remove_secret(&self, environment: &EnvironmentUid, name: &str) -> Result<(), SecretError> {

@@ -1,6 +1,6 @@
 //! The store: one writer thread, a few readers, the leases it holds; behind the engine's journal port.
 
-use crate::failure::{ReadOnly, storage};
+use crate::failure::{Closed, ReadOnly, storage};
 use crate::file;
 use crate::lease::{HeldLeases, LockFolder};
 use crate::read;
@@ -16,6 +16,7 @@ use platflow_engine::journal::{
     StoredEvent,
 };
 use platflow_engine::name::{EnvironmentName, EnvironmentUid, RunId, StepName};
+use rusqlite::Connection;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -23,7 +24,7 @@ use std::time::Duration;
 
 /// One open state file.
 pub struct Store {
-    readers: Readers,
+    readers: Option<Readers>,
     writing: Option<Writing>,
     held: Arc<HeldLeases>,
     locks: LockFolder,
@@ -56,7 +57,7 @@ impl Store {
         let held = Arc::new(HeldLeases::default());
         let renewer = Renewer::start(writer.clone(), Arc::clone(&held), &settings)?;
         let writing = Some(Writing { renewer, writer: Some(writer), thread: Some(thread) });
-        Ok(Arc::new(Self { readers, writing, held, locks: LockFolder::beside(path), settings }))
+        Ok(Arc::new(Self { readers: Some(readers), writing, held, locks: LockFolder::beside(path), settings }))
     }
 
     /// Opens an existing state file for reading: nothing is created, migrated or written.
@@ -66,7 +67,7 @@ impl Store {
     pub fn open_read_only(path: &Path, settings: StoreSettings) -> Result<Arc<Self>, JournalError> {
         let readers = Readers::start(path, &settings)?;
         let held = Arc::new(HeldLeases::default());
-        Ok(Arc::new(Self { readers, writing: None, held, locks: LockFolder::beside(path), settings }))
+        Ok(Arc::new(Self { readers: Some(readers), writing: None, held, locks: LockFolder::beside(path), settings }))
     }
 
     /// Refolds the hashes of a run's whole chain; returns how many events it has.
@@ -75,7 +76,7 @@ impl Store {
     /// [`JournalError::Damaged`] names run and sequence.
     pub async fn verify(&self, run: &RunId) -> Result<Sequence, JournalError> {
         let run = run.clone();
-        self.readers.read(move |connection| read::verify(connection, &run)).await
+        self.read(move |connection| read::verify(connection, &run)).await
     }
 
     /// Lets SQLite check every page, index and reference of the file.
@@ -83,11 +84,19 @@ impl Store {
     /// # Errors
     /// [`JournalError::Damaged`] with the first thing found.
     pub async fn check_file(&self) -> Result<(), JournalError> {
-        self.readers.read(read::check_file).await
+        self.read(read::check_file).await
     }
 
-    pub(crate) fn readers(&self) -> &Readers {
-        &self.readers
+    /// Runs `query` on one snapshot of the file.
+    pub(crate) async fn read<T, F>(&self, query: F) -> Result<T, JournalError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, JournalError> + Send + 'static,
+    {
+        match &self.readers {
+            Some(readers) => readers.read(query).await,
+            None => Err(storage("read", Closed)),
+        }
     }
 
     pub(crate) fn writer(&self) -> Result<&Writer, JournalError> {
@@ -115,6 +124,7 @@ impl Store {
 
 impl Drop for Store {
     fn drop(&mut self) {
+        self.readers = None;
         if let Some(writing) = &mut self.writing {
             writing.renewer.join();
             writing.writer = None;
@@ -175,36 +185,36 @@ impl Journal for Store {
 
     async fn load(&self, run: &RunId) -> Result<LoadedRun, JournalError> {
         let (run, locks) = (run.clone(), self.locks.clone());
-        self.readers.read(move |connection| read::load(connection, &locks, &run)).await
+        self.read(move |connection| read::load(connection, &locks, &run)).await
     }
 
     async fn events(&self, run: &RunId, after: Sequence, limit: usize) -> Result<Vec<StoredEvent>, JournalError> {
         let run = run.clone();
-        self.readers.read(move |connection| read::events(connection, &run, after, limit)).await
+        self.read(move |connection| read::events(connection, &run, after, limit)).await
     }
 
     async fn list(&self, environment: Option<&EnvironmentName>, limit: usize) -> Result<Vec<RunSummary>, JournalError> {
         let (environment, locks) = (environment.cloned(), self.locks.clone());
-        self.readers.read(move |connection| read::list(connection, &locks, environment.as_ref(), limit)).await
+        self.read(move |connection| read::list(connection, &locks, environment.as_ref(), limit)).await
     }
 
     async fn find(&self, prefix: &str) -> Result<RunId, JournalError> {
         let prefix = prefix.to_owned();
-        self.readers.read(move |connection| read::find(connection, &prefix)).await
+        self.read(move |connection| read::find(connection, &prefix)).await
     }
 
     async fn environment(&self, name: &EnvironmentName) -> Result<Option<EnvironmentRow>, JournalError> {
         let name = name.clone();
-        self.readers.read(move |connection| read::environment(connection, &name)).await
+        self.read(move |connection| read::environment(connection, &name)).await
     }
 
     async fn record(&self, environment: &EnvironmentUid) -> Result<Vec<RecordedStep>, JournalError> {
         let environment = environment.clone();
-        self.readers.read(move |connection| read::record(connection, &environment)).await
+        self.read(move |connection| read::record(connection, &environment)).await
     }
 
     async fn generations(&self, environment: &EnvironmentUid) -> Result<Vec<(StepName, u32)>, JournalError> {
         let environment = environment.clone();
-        self.readers.read(move |connection| read::generations(connection, &environment)).await
+        self.read(move |connection| read::generations(connection, &environment)).await
     }
 }
