@@ -2,4 +2,5 @@
 //!
 //! One file per kind or small family; [`contract`] is the typed view of the engine's step port.
 
+pub mod aws;
 pub mod contract;

@@ -1,0 +1,63 @@
+//! The `aws.*` kinds: network, identity, keys, EKS and its parts.
+//!
+//! One file per kind or small family over shared clients. Names and shapes of specs and outputs are the reference's;
+//! when verbs are called is the engine's.
+
+mod clients;
+mod documents;
+mod ec2;
+pub mod eks_cluster;
+pub mod elastic_ip;
+mod failure;
+pub mod iam_role;
+pub mod internet_gateway;
+pub mod kms_key;
+pub mod launch_template;
+mod leftovers;
+pub mod logs;
+pub mod lookups;
+pub mod nat_gateway;
+pub mod node_group;
+mod ownership;
+mod residue;
+pub mod route_table;
+pub mod security_group;
+mod signed;
+pub mod subnet;
+mod token;
+pub mod vpc;
+
+pub use clients::{AwsClients, AwsError, AwsSettings, CallerIdentity, CredentialSource};
+pub use failure::{AwsFailure, Reach};
+pub use signed::{Endpoints, Service, Signed};
+pub use token::TokenSource;
+
+use crate::contract;
+use platflow_engine::kind::Catalog;
+use platflow_engine::name::InvalidName;
+use residue::Honest;
+use std::sync::Arc;
+
+/// Adds all `aws.*` kinds to the catalog.
+///
+/// # Errors
+/// When a kind's name is malformed: a mistake in this crate.
+pub fn register(catalog: &mut Catalog, clients: &Arc<AwsClients>) -> Result<(), InvalidName> {
+    let aws = || Arc::clone(clients);
+    contract::register(catalog, Honest(vpc::VpcKind(aws())))?;
+    contract::register(catalog, Honest(subnet::SubnetKind(aws())))?;
+    contract::register(catalog, Honest(internet_gateway::InternetGatewayKind(aws())))?;
+    contract::register(catalog, Honest(elastic_ip::ElasticIpKind(aws())))?;
+    contract::register(catalog, Honest(nat_gateway::NatGatewayKind(aws())))?;
+    contract::register(catalog, Honest(route_table::RouteTableKind(aws())))?;
+    contract::register(catalog, Honest(iam_role::IamRoleKind(aws())))?;
+    contract::register(catalog, Honest(security_group::SecurityGroupKind(aws())))?;
+    contract::register(catalog, Honest(kms_key::KmsKeyKind(aws())))?;
+    contract::register(catalog, Honest(logs::LogGroupKind(aws())))?;
+    contract::register(catalog, Honest(logs::EnvironmentHoldKind(aws())))?;
+    contract::register(catalog, Honest(eks_cluster::EksClusterKind(aws())))?;
+    contract::register(catalog, Honest(launch_template::LaunchTemplateKind(aws())))?;
+    contract::register(catalog, Honest(node_group::NodeGroupKind(aws())))?;
+    contract::register(catalog, Honest(lookups::LookupsKind(aws())))?;
+    Ok(())
+}
