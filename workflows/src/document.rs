@@ -112,8 +112,8 @@ pub(crate) struct StepDeclaration {
     pub(crate) action: Action,
     /// `spec:` of a kind, `with:` of a module.
     pub(crate) body: Option<Node>,
-    /// Extra dependencies.
-    pub(crate) needs: Vec<Word>,
+    /// Extra dependencies. On a module instance, the key names one of its steps; none means all.
+    pub(crate) needs: Vec<(Option<Word>, Word)>,
     /// The condition.
     pub(crate) when: Option<Node>,
     /// What it is repeated over.
@@ -393,13 +393,13 @@ impl Reader<'_> {
             name: key.clone(),
             action,
             body,
-            needs: self.words(fields, "needs"),
+            needs: self.edges(fields, "needs", is_module),
             when: field(fields, "when").cloned(),
             for_each: field(fields, "for_each").cloned(),
             retry_for: self.retry(fields),
             timeout: field(fields, "timeout").and_then(|node| self.duration(node, "'timeout'")),
             undo: self.undo(fields, is_module),
-            undo_after: self.undo_after(fields, is_module),
+            undo_after: self.edges(fields, "undo_after", is_module),
             description: self.text(fields, "description"),
         })
     }
@@ -430,15 +430,16 @@ impl Reader<'_> {
         }
     }
 
-    fn undo_after(&mut self, fields: &[(Key, Node)], is_module: bool) -> Vec<(Option<Word>, Word)> {
-        match field(fields, "undo_after") {
+    /// A list of step names; on a module instance also a map from its steps to such lists.
+    fn edges(&mut self, fields: &[(Key, Node)], name: &str, is_module: bool) -> Vec<(Option<Word>, Word)> {
+        match field(fields, name) {
             Some(Node { value: NodeValue::Map(inner), .. }) if is_module => inner
                 .iter()
                 .flat_map(|(key, _)| {
                     self.words(inner, &key.text).into_iter().map(move |word| (Some(key.clone()), word))
                 })
                 .collect(),
-            _ => self.words(fields, "undo_after").into_iter().map(|word| (None, word)).collect(),
+            _ => self.words(fields, name).into_iter().map(|word| (None, word)).collect(),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Modules and `for_each` become plain steps with path names. First all names are declared, then steps are emitted.
 
-use crate::document::{Action, Document, StepDeclaration, Undo};
+use crate::document::{Action, Document, StepDeclaration, Undo, Word};
 use crate::evaluate;
 use crate::finding::{Finding, Findings, near};
 use crate::library::Library;
@@ -88,7 +88,8 @@ pub(crate) struct Expander<'a> {
     pub(crate) instances: Vec<Instance>,
     pub(crate) kinds: BTreeMap<String, KindName>,
     pub(crate) steps: Vec<Expanded>,
-    pub(crate) late_undo_after: Vec<(String, String)>,
+    late_needs: Vec<(String, String)>,
+    late_undo_after: Vec<(String, String)>,
     pub(crate) used: BTreeSet<String>,
     pub(crate) depth: usize,
     modules: BTreeMap<String, Option<Arc<Document>>>,
@@ -116,6 +117,7 @@ impl<'a> Expander<'a> {
             instances: vec![root],
             kinds: BTreeMap::new(),
             steps: Vec::new(),
+            late_needs: Vec::new(),
             late_undo_after: Vec::new(),
             used: BTreeSet::new(),
             depth: 0,
@@ -287,6 +289,11 @@ impl<'a> Expander<'a> {
     /// Second pass: the steps themselves.
     pub(crate) fn emit_all(&mut self) {
         self.emit(0, &Inherited::default());
+        for (path, need) in std::mem::take(&mut self.late_needs) {
+            if let Some(step) = self.steps.iter_mut().find(|step| step.path == path) {
+                step.needs.insert(need);
+            }
+        }
         for (path, after) in std::mem::take(&mut self.late_undo_after) {
             if let Some(step) = self.steps.iter_mut().find(|step| step.path == path) {
                 step.undo_after.insert(after);
@@ -325,8 +332,16 @@ impl<'a> Expander<'a> {
     ) {
         let Some(document) = self.document(instance) else { return };
         let mut passed = inherited.clone();
-        for word in &declaration.needs {
-            passed.needs.extend(self.named(instance, &word.text, word.span));
+        for (inner, word) in &declaration.needs {
+            let needed = self.named(instance, each, &word.text, word.span);
+            match (inner, local) {
+                (Some(inner), Local::Module(child)) => {
+                    for path in self.named(*child, None, &inner.text, inner.span) {
+                        self.late_needs.extend(needed.iter().map(|need| (path.clone(), need.clone())));
+                    }
+                }
+                _ => passed.needs.extend(needed),
+            }
         }
         if let Some(node) = &declaration.when {
             let own = self.condition(instance, each, node);
@@ -336,10 +351,10 @@ impl<'a> Expander<'a> {
             };
         }
         for (inner, word) in &declaration.undo_after {
-            let after = self.named(instance, &word.text, word.span);
+            let after = self.named(instance, each, &word.text, word.span);
             match (inner, local) {
                 (Some(inner), Local::Module(child)) => {
-                    for path in self.named(*child, &inner.text, inner.span) {
+                    for path in self.named(*child, None, &inner.text, inner.span) {
                         self.late_undo_after.extend(after.iter().map(|after| (path.clone(), after.clone())));
                     }
                 }
@@ -360,7 +375,7 @@ impl<'a> Expander<'a> {
                 let empty = Node { span: declaration.name.span, value: NodeValue::Map(Vec::new()) };
                 let spec = self.fold(instance, each, declaration.body.as_ref().unwrap_or(&empty), true);
                 let undo_with = match &declaration.undo {
-                    Undo::With(word) => self.undo_with(instance, &word.text, word.span, path),
+                    Undo::With(word) => self.undo_with(instance, each, word, path),
                     _ => None,
                 };
                 self.steps.push(Expanded {
@@ -383,10 +398,11 @@ impl<'a> Expander<'a> {
         }
     }
 
-    fn undo_with(&mut self, instance: usize, name: &str, span: Span, path: &str) -> Option<String> {
+    fn undo_with(&mut self, instance: usize, each: Option<&Each>, word: &Word, path: &str) -> Option<String> {
+        let (name, span) = (&word.text, word.span);
         // Beside a repeated step, the turn with the same key is meant.
         let key = path.rsplit('.').next().unwrap_or("").to_owned();
-        let found = self.named(instance, name, span);
+        let found = self.named(instance, each, name, span);
         let same: Vec<&String> = found.iter().filter(|step| step.rsplit('.').next() == Some(key.as_str())).collect();
         match (found.as_slice(), same.as_slice()) {
             ([only], _) => Some(only.clone()),
@@ -408,7 +424,13 @@ impl<'a> Expander<'a> {
     }
 
     /// All steps that a name in `needs`, `undo_after` or `undo.with` stands for.
-    fn named(&mut self, instance: usize, name: &str, span: Span) -> Vec<String> {
+    fn named(&mut self, instance: usize, each: Option<&Each>, name: &str, span: Span) -> Vec<String> {
+        let text = Node { span, value: NodeValue::Text(name.to_owned()) };
+        let NodeValue::Text(name) = self.fold(instance, each, &text, false).value else { return Vec::new() };
+        if name == "${null}" {
+            return Vec::new();
+        }
+        let name = name.as_str();
         match self.local(instance, name) {
             Some(local) => self.paths(&local),
             None => {

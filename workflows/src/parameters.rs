@@ -221,7 +221,10 @@ pub(crate) fn refuse(declaration: &Declaration, value: &Value) -> Option<(String
         match evaluate::expression(&test, &evaluate::Scope::new()) {
             Ok(Value::Bool(true)) => {}
             Ok(_) => {
-                return Some((format!("must match the pattern {}, and '{text}' does not", pattern.text), String::new()));
+                return Some((
+                    format!("must match the pattern {}, and '{text}' does not", pattern.text),
+                    String::new(),
+                ));
             }
             Err(_) => {
                 return Some((
