@@ -3,6 +3,7 @@
 //! No kubeconfig, no environment, no retries: the engine alone retries. The only second try is after a 401, once, with
 //! a new token.
 
+use super::api::Served;
 use async_trait::async_trait;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -62,6 +63,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Clients {
     tokens: Arc<dyn BearerTokens>,
     known: Mutex<HashMap<ClusterAccess, Client>>,
+    discovery: Mutex<HashMap<(ClusterAccess, String, String), Served>>,
 }
 
 impl std::fmt::Debug for Clients {
@@ -76,7 +78,7 @@ impl Clients {
     pub fn new(tokens: Arc<dyn BearerTokens>) -> Self {
         // A second installation is refused, which is what is wanted: the first provider stays.
         drop(rustls::crypto::ring::default_provider().install_default());
-        Self { tokens, known: Mutex::default() }
+        Self { tokens, known: Mutex::default(), discovery: Mutex::default() }
     }
 
     /// The client of a cluster; connections are made at the first request. Call it inside a runtime.
@@ -91,6 +93,20 @@ impl Clients {
         let client = build(access, Arc::clone(&self.tokens))?;
         known.insert(access.clone(), client.clone());
         Ok(client)
+    }
+
+    /// How a kind is served, if it was looked up and found before. What is not served is asked again each time.
+    pub(crate) fn discovered(&self, access: &ClusterAccess, api_version: &str, kind: &str) -> Option<Served> {
+        let discovery = self.discovery.lock().unwrap_or_else(PoisonError::into_inner);
+        discovery.get(&(access.clone(), api_version.to_owned(), kind.to_owned())).cloned()
+    }
+
+    /// Remembers what a group version serves.
+    pub(crate) fn discover(&self, access: &ClusterAccess, api_version: &str, found: Vec<(String, Served)>) {
+        let mut discovery = self.discovery.lock().unwrap_or_else(PoisonError::into_inner);
+        for (kind, served) in found {
+            discovery.insert((access.clone(), api_version.to_owned(), kind), served);
+        }
     }
 }
 
@@ -117,9 +133,8 @@ fn build(access: &ClusterAccess, tokens: Arc<dyn BearerTokens>) -> Result<Client
 }
 
 fn certificates(access: &ClusterAccess) -> Result<Vec<Vec<u8>>, StepError> {
-    let pem = STANDARD
-        .decode(access.certificate_authority_data.trim())
-        .map_err(|error| malformed(access, "CA", &error))?;
+    let pem =
+        STANDARD.decode(access.certificate_authority_data.trim()).map_err(|error| malformed(access, "CA", &error))?;
     let found: Vec<Vec<u8>> = CertificateDer::pem_slice_iter(&pem)
         .map(|certificate| certificate.map(|certificate| certificate.to_vec()))
         .collect::<Result<_, _>>()
@@ -166,8 +181,9 @@ fn real_now() -> Timestamp {
 }
 
 fn authorised(mut request: http::Request<Body>, token: &Token) -> Result<http::Request<Body>, StepError> {
-    let mut value = http::HeaderValue::from_str(&format!("Bearer {}", token.secret.expose_secret()))
-        .map_err(|_| StepError::new(ErrorClass::Permission, "the bearer token is not a header value").leaving(Residue::None))?;
+    let mut value = http::HeaderValue::from_str(&format!("Bearer {}", token.secret.expose_secret())).map_err(|_| {
+        StepError::new(ErrorClass::Permission, "the bearer token is not a header value").leaving(Residue::None)
+    })?;
     value.set_sensitive(true);
     request.headers_mut().insert(http::header::AUTHORIZATION, value);
     Ok(request)

@@ -1,0 +1,152 @@
+//! Where manifests come from: a URL pinned by digest, a file, or what ships with the binary. Read once per process.
+
+use super::documents;
+use platflow_engine::failure::{Residue, StepError};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+const FETCH_TIMEOUT: Duration = Duration::from_secs(60);
+const MAX_BYTES: usize = 32 << 20;
+
+/// Where a manifest comes from: exactly one of `url`, `file` and `embedded`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Source {
+    /// An https URL; wants `sha256`.
+    #[serde(default)]
+    pub url: Option<String>,
+    /// A path on this machine.
+    #[serde(default)]
+    pub file: Option<PathBuf>,
+    /// The bundle that ships with platflow.
+    #[serde(default)]
+    pub embedded: bool,
+    /// The digest of the bytes, in hexadecimal.
+    #[serde(default)]
+    pub sha256: Option<String>,
+}
+
+/// Manifests read so far, by source.
+#[derive(Debug, Default)]
+pub(crate) struct Sources {
+    read: Mutex<HashMap<Source, Arc<Vec<Value>>>>,
+}
+
+fn refused(what: impl Into<String>) -> StepError {
+    StepError::permanent(what).leaving(Residue::None)
+}
+
+impl Sources {
+    /// The objects of a source; `embedded` is the text that ships for the kind that asks, if one does.
+    pub(crate) async fn objects(&self, source: &Source, embedded: Option<&str>) -> Result<Arc<Vec<Value>>, StepError> {
+        if let Some(known) = self.read.lock().unwrap_or_else(PoisonError::into_inner).get(source) {
+            return Ok(Arc::clone(known));
+        }
+        let bytes = match (&source.url, &source.file, source.embedded) {
+            (Some(url), None, false) => fetch(url, source.sha256.is_some()).await?,
+            (None, Some(path), false) => {
+                let read = tokio::fs::read(path).await;
+                read.map_err(|error| refused(format!("{} cannot be read: {error}", path.display())))?
+            }
+            (None, None, true) => match embedded {
+                Some(text) => text.as_bytes().to_vec(),
+                None => return Err(refused("no manifest ships for this kind: name a url or a file")),
+            },
+            _ => return Err(refused("a source is exactly one of url, file and embedded")),
+        };
+        check(source, &bytes)?;
+        let text =
+            std::str::from_utf8(&bytes).map_err(|error| refused(format!("the manifest is not text: {error}")))?;
+        let objects = Arc::new(documents::objects(text)?);
+        // What ships differs from kind to kind under the same source: only pinned and named sources are kept.
+        if !source.embedded {
+            let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+            read.insert(source.clone(), Arc::clone(&objects));
+        }
+        Ok(objects)
+    }
+}
+
+fn check(source: &Source, bytes: &[u8]) -> Result<(), StepError> {
+    let Some(wanted) = &source.sha256 else { return Ok(()) };
+    let found = hex::encode(Sha256::digest(bytes));
+    if found.eq_ignore_ascii_case(wanted) {
+        return Ok(());
+    }
+    Err(refused(format!("the manifest has digest {found}, not {wanted} as pinned"))
+        .with_code("DigestMismatch")
+        .with_remedy("find out why it changed; then pin the new digest or the old address"))
+}
+
+async fn fetch(url: &str, pinned: bool) -> Result<Vec<u8>, StepError> {
+    if !pinned {
+        return Err(refused(format!("{url} is not pinned: name the sha256 of its content")));
+    }
+    if !url.starts_with("https://") {
+        return Err(refused(format!("{url} is not an https address")));
+    }
+    let failed = |error: reqwest::Error| {
+        StepError::transient(format!("{url} cannot be fetched: {}", innermost(&error))).leaving(Residue::None)
+    };
+    let client = reqwest::Client::builder().timeout(FETCH_TIMEOUT).build().map_err(failed)?;
+    let mut answer = client.get(url).send().await.map_err(failed)?.error_for_status().map_err(failed)?;
+    let mut bytes = Vec::new();
+    while let Some(chunk) = answer.chunk().await.map_err(failed)? {
+        bytes.extend_from_slice(&chunk);
+        if bytes.len() > MAX_BYTES {
+            return Err(refused(format!("{url} has more than {MAX_BYTES} bytes")));
+        }
+    }
+    Ok(bytes)
+}
+
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Proves that an unpinned or plain-text address, two sources at once, none, and a wrong digest are refused, and
+    /// that a file with the right digest is read.
+    #[tokio::test]
+    async fn sources_are_checked() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("m.yaml");
+        let yaml = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n";
+        std::fs::write(&path, yaml).unwrap();
+        let base = Source { url: None, file: None, embedded: false, sha256: None };
+        let digest = hex::encode(Sha256::digest(yaml));
+        let url = |url: &str, sha256: Option<&str>| Source {
+            url: Some(url.to_owned()),
+            sha256: sha256.map(str::to_owned),
+            ..base.clone()
+        };
+        let bad = [
+            url("https://example.invalid/m.yaml", None),
+            url("http://example.invalid/m.yaml", Some(&digest)),
+            Source { file: Some(path.clone()), embedded: true, ..base.clone() },
+            base.clone(),
+            Source { embedded: true, ..base.clone() },
+            Source { file: Some(path.clone()), sha256: Some("00".to_owned()), ..base.clone() },
+        ];
+        let sources = Sources::default();
+        for source in bad {
+            let error = sources.objects(&source, None).await.unwrap_err();
+            assert_eq!(error.residue, Residue::None, "{source:?}");
+        }
+        let good = Source { file: Some(path), sha256: Some(digest), ..base };
+        assert_eq!(sources.objects(&good, None).await.unwrap().len(), 1);
+    }
+}
