@@ -3,6 +3,8 @@
 //! One file per kind or small family over shared clients. Names and shapes of specs and outputs are the reference's;
 //! when verbs are called is the engine's.
 
+pub mod access_entry;
+pub mod addon;
 mod clients;
 mod documents;
 mod ec2;
@@ -18,8 +20,9 @@ pub mod logs;
 pub mod lookups;
 pub mod nat_gateway;
 pub mod node_group;
+pub mod oidc_provider;
 mod ownership;
-mod residue;
+pub(crate) mod residue;
 pub mod route_table;
 pub mod security_group;
 mod signed;
@@ -59,5 +62,8 @@ pub fn register(catalog: &mut Catalog, clients: &Arc<AwsClients>) -> Result<(), 
     contract::register(catalog, Honest(launch_template::LaunchTemplateKind(aws())))?;
     contract::register(catalog, Honest(node_group::NodeGroupKind(aws())))?;
     contract::register(catalog, Honest(lookups::LookupsKind(aws())))?;
+    contract::register(catalog, Honest(oidc_provider::OidcProviderKind(aws())))?;
+    contract::register(catalog, Honest(access_entry::AccessEntryKind(aws())))?;
+    contract::register(catalog, Honest(addon::AddonKind(aws())))?;
     Ok(())
 }

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// A kind whose residues are corrected.
-pub(super) struct Honest<K>(pub(super) K);
+pub(crate) struct Honest<K>(pub(crate) K);
 
 /// Counts the mutating calls that were begun.
 struct Counting {
