@@ -5,11 +5,19 @@
 
 pub mod clock;
 pub mod context;
+pub mod decide;
+pub mod destroy;
+pub mod drive;
 pub mod event;
 pub mod failure;
+pub mod fold;
+pub mod graph;
 pub mod journal;
 pub mod kind;
 pub mod name;
 pub mod plan;
+pub mod retry;
 pub mod secret;
+pub mod state;
 pub mod step;
+pub mod transition;

@@ -1,0 +1,88 @@
+//! One undo of a step: take away what this run made, or put back what it changed.
+
+use crate::drive::attempt::{Attempt, Outcome, failed};
+use crate::event::Finding;
+use crate::failure::{Residue, StepError};
+use crate::state::UndoMeaning;
+use crate::step::{Observation, Ownership, Progress, UndoProgress};
+use serde_json::Value;
+use std::time::Duration;
+
+/// How long a restore may take.
+const RESTORE_BUDGET: Duration = Duration::from_secs(45 * 60);
+
+/// The spec that a changed step had before: the record's, or the present one with what was found put back.
+fn former_spec(attempt: &Attempt) -> Option<Value> {
+    if let Some(prior) = &attempt.state.prior {
+        return Some(prior.spec.clone());
+    }
+    let mut spec = attempt.state.spec.clone()?;
+    let Some(Finding::Differs { differences }) = &attempt.state.finding else { return Some(spec) };
+    for difference in differences {
+        if let Some(slot) = spec.pointer_mut(&difference.field) {
+            *slot = difference.found.clone();
+        }
+    }
+    Some(spec)
+}
+
+impl Attempt {
+    /// Undoes the step.
+    pub(super) async fn backward(self, meaning: UndoMeaning) -> Outcome {
+        match meaning {
+            UndoMeaning::Remove => self.remove().await,
+            UndoMeaning::Restore => self.restore().await,
+            UndoMeaning::Keep => Outcome::Undone { evidence: "it was there before and was not changed".to_owned() },
+        }
+    }
+
+    async fn remove(self) -> Outcome {
+        let Some(spec) = self.state.spec.clone() else {
+            return Outcome::Undone { evidence: "no attempt was ever made".to_owned() };
+        };
+        match self.kind.undo(&spec, &self.known, &self.context).await {
+            Ok(UndoProgress::Gone { evidence }) => Outcome::Undone { evidence },
+            Ok(UndoProgress::Waiting { reason, poll_in, budget }) => self.wait(reason, poll_in, budget),
+            Ok(UndoProgress::Blocked { owner, remedy }) => Outcome::Exhausted(
+                StepError::needs_human(format!("{} cannot be removed: {owner} stands in the way", self.planned.name))
+                    .leaving(Residue::Present)
+                    .with_code("Blocked")
+                    .with_remedy(remedy),
+            ),
+            Err(error) => failed(error),
+        }
+    }
+
+    async fn restore(self) -> Outcome {
+        let Some(spec) = former_spec(&self) else {
+            return Outcome::Undone { evidence: "no attempt was ever made".to_owned() };
+        };
+        let seen = match self.kind.observe(&spec, &self.known, &self.context).await {
+            Ok(seen) => seen,
+            Err(error) => return failed(error),
+        };
+        match &seen {
+            Observation::Present { ownership: Ownership::Ours, differences, .. } if differences.is_empty() => {
+                return Outcome::Undone { evidence: "it is again as it was before this run".to_owned() };
+            }
+            Observation::Present { ownership: Ownership::Foreign(owner), .. } => {
+                return Outcome::Exhausted(
+                    StepError::needs_human(format!("{} now belongs to {owner}", self.planned.name))
+                        .with_code("Foreign"),
+                );
+            }
+            Observation::Changing { reason, poll_in } => return self.wait(reason.clone(), *poll_in, RESTORE_BUDGET),
+            Observation::Unknown { reason } => return failed(StepError::transient(reason.clone())),
+            Observation::Present { .. } | Observation::Absent => {}
+        }
+        match self.kind.apply(&spec, &seen, &self.known, &self.context).await {
+            Ok(Progress::Done { .. }) => self.wait(
+                "putting it back, to be confirmed by a look".to_owned(),
+                Duration::from_millis(500),
+                RESTORE_BUDGET,
+            ),
+            Ok(Progress::Waiting { reason, poll_in, budget }) => self.wait(reason, poll_in, budget),
+            Err(error) => failed(error),
+        }
+    }
+}

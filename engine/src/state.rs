@@ -1,0 +1,270 @@
+//! The folded state of a run and of its steps: what every event so far adds up to.
+//!
+//! Only `transition` changes these types; serialised, they are the cached fold that the store keeps beside the events.
+
+use crate::event::{Direction, Effect, Ending, Finding, Notes, ParkReason, Prior};
+use crate::failure::{Residue, StepError};
+use crate::journal::RunStatus;
+use crate::name::{EnvironmentName, EnvironmentUid};
+use crate::plan::OnFailure;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// Where a step stands.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "kebab-case")]
+pub enum Phase {
+    /// Nothing happened yet.
+    #[default]
+    Pending,
+    /// An attempt is under way.
+    Intended,
+    /// The attempt waits for the world.
+    Waiting {
+        /// What for.
+        reason: String,
+        /// When to look again.
+        poll_at: Timestamp,
+        /// When to give up.
+        deadline: Timestamp,
+    },
+    /// Accepted, not confirmed by a look yet.
+    Applied,
+    /// An owner vanished in the middle of an attempt: nothing is known until it was observed.
+    Unknown,
+    /// Present without differences.
+    Verified,
+    /// The last attempt failed.
+    Failed {
+        /// Why, and what it left.
+        error: StepError,
+        /// When the engine tries again by itself; without it, the operator decides.
+        retry_at: Option<Timestamp>,
+    },
+    /// `when` was false, or what it needs was skipped.
+    Skipped {
+        /// Why.
+        reason: String,
+    },
+    /// An undo attempt is under way.
+    Undoing,
+    /// The undo waits for the world.
+    UndoWaiting {
+        /// What for.
+        reason: String,
+        /// When to look again.
+        poll_at: Timestamp,
+        /// When to give up.
+        deadline: Timestamp,
+    },
+    /// An owner vanished in the middle of an undo.
+    UndoUnknown,
+    /// The last undo attempt failed.
+    UndoFailed {
+        /// Why.
+        error: StepError,
+        /// When the engine tries again by itself.
+        retry_at: Option<Timestamp>,
+    },
+    /// Proven gone, or restored.
+    Undone {
+        /// Which look proved it.
+        evidence: String,
+    },
+    /// Left in place on purpose.
+    Kept {
+        /// Why.
+        reason: String,
+    },
+}
+
+impl Phase {
+    /// The stable name, as in lists and SQL.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Intended => "intended",
+            Self::Waiting { .. } => "waiting",
+            Self::Applied => "applied",
+            Self::Unknown => "unknown",
+            Self::Verified => "verified",
+            Self::Failed { .. } => "failed",
+            Self::Skipped { .. } => "skipped",
+            Self::Undoing => "undoing",
+            Self::UndoWaiting { .. } => "undo-waiting",
+            Self::UndoUnknown => "undo-unknown",
+            Self::UndoFailed { .. } => "undo-failed",
+            Self::Undone { .. } => "undone",
+            Self::Kept { .. } => "kept",
+        }
+    }
+
+    /// True when a forward run has nothing more to do for it.
+    #[must_use]
+    pub fn settles_forward(&self) -> bool {
+        matches!(self, Self::Verified | Self::Skipped { .. })
+    }
+
+    /// True when a rollback has nothing more to do for it.
+    #[must_use]
+    pub fn settles_backward(&self) -> bool {
+        matches!(self, Self::Pending | Self::Skipped { .. } | Self::Undone { .. } | Self::Kept { .. })
+    }
+}
+
+/// A step as the events made it.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct StepState {
+    /// Where it stands.
+    pub phase: Phase,
+    /// Forward attempts of this run.
+    pub attempt: u32,
+    /// Undo attempts of this run.
+    pub undo_attempt: u32,
+    /// Part of its tokens.
+    pub generation: u32,
+    /// The evaluated spec of the last intent, or of the record.
+    pub spec: Option<Value>,
+    /// The environment's record before this run touched it.
+    pub prior: Option<Prior>,
+    /// What the look before the first mutation found, where it was not as recorded.
+    pub finding: Option<Finding>,
+    /// Ids noted in the middle of an attempt.
+    pub notes: Notes,
+    /// Outputs, once known.
+    pub outputs: Option<Value>,
+    /// What it did to the world, once verified.
+    pub effect: Option<Effect>,
+    /// First intent of this run.
+    pub intended_at: Option<Timestamp>,
+    /// Last intent, verification, failure or end.
+    pub changed_at: Option<Timestamp>,
+    /// A mutating call of an attempt may have had an effect that no look has confirmed or denied.
+    pub uncertain: bool,
+    /// When the current series of failures of one class began: budgets count from here.
+    pub failing_since: Option<Timestamp>,
+    /// Failures in that series.
+    pub failures: u32,
+    /// It exists because earlier runs made it (a destroy run).
+    pub recorded: bool,
+}
+
+impl StepState {
+    /// True when the world may hold something because of this run.
+    #[must_use]
+    pub fn touched(&self) -> bool {
+        match &self.phase {
+            Phase::Pending | Phase::Skipped { .. } | Phase::Undone { .. } | Phase::Kept { .. } => false,
+            Phase::Failed { error, .. } => error.residue != Residue::None || self.uncertain || self.outputs.is_some(),
+            Phase::Intended
+            | Phase::Waiting { .. }
+            | Phase::Applied
+            | Phase::Unknown
+            | Phase::Verified
+            | Phase::Undoing
+            | Phase::UndoWaiting { .. }
+            | Phase::UndoUnknown
+            | Phase::UndoFailed { .. } => true,
+        }
+    }
+
+    /// The error shown for it, if its last attempt failed.
+    #[must_use]
+    pub fn error(&self) -> Option<&StepError> {
+        match &self.phase {
+            Phase::Failed { error, .. } | Phase::UndoFailed { error, .. } => Some(error),
+            Phase::Pending
+            | Phase::Intended
+            | Phase::Waiting { .. }
+            | Phase::Applied
+            | Phase::Unknown
+            | Phase::Verified
+            | Phase::Skipped { .. }
+            | Phase::Undoing
+            | Phase::UndoWaiting { .. }
+            | Phase::UndoUnknown
+            | Phase::Undone { .. }
+            | Phase::Kept { .. } => None,
+        }
+    }
+
+    /// What undoing it means.
+    #[must_use]
+    pub fn undo_meaning(&self) -> UndoMeaning {
+        if self.recorded {
+            return UndoMeaning::Remove;
+        }
+        match (&self.finding, &self.prior, self.effect) {
+            (Some(Finding::Missing), _, _) => UndoMeaning::Remove,
+            (Some(Finding::Differs { .. }), _, _) => UndoMeaning::Restore,
+            // Without a finding nothing recorded was ever mutated, and what was found right was never touched.
+            (None, Some(_), _) | (None, None, Some(Effect::Unchanged)) => UndoMeaning::Keep,
+            (None, None, Some(Effect::Created | Effect::Changed) | None) => UndoMeaning::Remove,
+        }
+    }
+}
+
+/// What undoing a step means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UndoMeaning {
+    /// This run made it: take it away.
+    Remove,
+    /// This run changed it: put it back.
+    Restore,
+    /// It was there and right before: leave it.
+    Keep,
+}
+
+/// The run itself as the events made it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunState {
+    /// What it builds.
+    pub environment: EnvironmentName,
+    /// Its uid.
+    pub environment_uid: EnvironmentUid,
+    /// What it is pinned to.
+    pub plan_digest: String,
+    /// What happens when a step fails for good.
+    pub on_failure: OnFailure,
+    /// Version of the binary that started it.
+    pub version: String,
+    /// Where it is headed.
+    pub direction: Direction,
+    /// Why it stopped, if it did.
+    pub parked: Option<ParkReason>,
+    /// How it ended, if it did.
+    pub ending: Option<Ending>,
+    /// It had ended as done before it was rolled back.
+    pub was_done: bool,
+    /// Begun from the environment's record.
+    pub destroy: bool,
+    /// Epoch of the last owner.
+    pub epoch: u64,
+    /// When it started, on the engine's clock.
+    pub started_at: Timestamp,
+    /// When it ended or parked.
+    pub ended_at: Option<Timestamp>,
+}
+
+impl RunState {
+    /// The status that lists and locks need.
+    #[must_use]
+    pub fn status(&self) -> RunStatus {
+        match (self.ending, &self.parked, &self.direction) {
+            (Some(Ending::Done), _, _) => RunStatus::Done,
+            (Some(Ending::RolledBack), _, _) => RunStatus::RolledBack,
+            (Some(Ending::Abandoned), _, _) => RunStatus::Abandoned,
+            (None, Some(_), _) => RunStatus::Parked,
+            (None, None, Direction::Forward) => RunStatus::Running,
+            (None, None, Direction::Backward { .. }) => RunStatus::RollingBack,
+        }
+    }
+
+    /// True while undoing.
+    #[must_use]
+    pub fn is_backward(&self) -> bool {
+        matches!(self.direction, Direction::Backward { .. })
+    }
+}

@@ -1,0 +1,297 @@
+//! The one transition function: which event is legal in which state, and what it makes of it.
+//!
+//! An illegal event is an error, never a panic: on reading it means a damaged file, on writing a defect that must not
+//! reach the journal.
+
+use crate::event::{Direction, Ending, Event, Finding};
+use crate::name::StepName;
+use crate::state::{Phase, RunState, StepState};
+use jiff::Timestamp;
+
+/// An event that cannot happen in the state it met.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("event {event} is not possible for {subject} in state {state}")]
+pub struct IllegalEvent {
+    /// [`Event::kind`].
+    pub event: &'static str,
+    /// The step, or `the run`.
+    pub subject: String,
+    /// The state it met.
+    pub state: String,
+}
+
+fn illegal(event: &Event, subject: &str, state: &str) -> IllegalEvent {
+    IllegalEvent { event: event.kind(), subject: subject.to_owned(), state: state.to_owned() }
+}
+
+/// Makes the run from its first event.
+///
+/// # Errors
+/// When the first event is another one.
+pub fn start(event: &Event) -> Result<RunState, IllegalEvent> {
+    let Event::RunStarted { environment, environment_uid, plan_digest, on_failure, version, at } = event else {
+        return Err(illegal(event, "the run", "not started"));
+    };
+    Ok(RunState {
+        environment: environment.clone(),
+        environment_uid: environment_uid.clone(),
+        plan_digest: plan_digest.clone(),
+        on_failure: *on_failure,
+        version: version.clone(),
+        direction: Direction::Forward,
+        parked: None,
+        ending: None,
+        was_done: false,
+        destroy: false,
+        epoch: 1,
+        started_at: *at,
+        ended_at: None,
+    })
+}
+
+/// Applies a run-level event. Step events are legal only while the run is neither parked nor ended.
+///
+/// # Errors
+/// [`IllegalEvent`].
+pub fn run(state: &mut RunState, event: &Event) -> Result<(), IllegalEvent> {
+    let refused = |state: &RunState| Err(illegal(event, "the run", state.status().as_str()));
+    match event {
+        Event::RunStarted { .. } => return refused(state),
+        Event::StepRecorded { .. } => {
+            if state.is_backward() || state.ending.is_some() {
+                return refused(state);
+            }
+            state.destroy = true;
+        }
+        Event::OwnerChanged { epoch, .. } => {
+            if *epoch <= state.epoch || matches!(state.ending, Some(Ending::RolledBack | Ending::Abandoned)) {
+                return refused(state);
+            }
+            state.epoch = *epoch;
+        }
+        Event::DirectionSet { direction, .. } => match state.ending {
+            Some(Ending::RolledBack | Ending::Abandoned) => return refused(state),
+            Some(Ending::Done) if *direction == Direction::Forward => return refused(state),
+            Some(Ending::Done) => {
+                state.ending = None;
+                state.was_done = true;
+                state.direction = direction.clone();
+            }
+            None => state.direction = direction.clone(),
+        },
+        Event::RunParked { reason, at } => {
+            if state.ending.is_some() {
+                return refused(state);
+            }
+            state.parked = Some(reason.clone());
+            state.ended_at = Some(*at);
+        }
+        Event::RunResumed { .. } => {
+            if state.ending.is_some() {
+                return refused(state);
+            }
+            state.parked = None;
+            state.ended_at = None;
+        }
+        Event::RunFinished { ending, at } => {
+            let right_way = match ending {
+                Ending::Done => !state.is_backward(),
+                Ending::RolledBack => state.is_backward(),
+                Ending::Abandoned => true,
+            };
+            if state.ending.is_some() || !right_way {
+                return refused(state);
+            }
+            state.parked = None;
+            state.ending = Some(*ending);
+            state.ended_at = Some(*at);
+        }
+        Event::StepIntended { .. }
+        | Event::StepNoted { .. }
+        | Event::StepFound { .. }
+        | Event::StepWaiting { .. }
+        | Event::StepApplied { .. }
+        | Event::StepVerified { .. }
+        | Event::StepFailed { .. }
+        | Event::StepSkipped { .. }
+        | Event::UndoIntended { .. }
+        | Event::UndoWaiting { .. }
+        | Event::UndoFailed { .. }
+        | Event::StepUndone { .. }
+        | Event::StepKept { .. } => {
+            if state.ending.is_some() || state.parked.is_some() {
+                return refused(state);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What a new owner makes of a step: whatever was under way is unknown.
+pub fn owner_changed(state: &mut StepState, at: Timestamp) -> bool {
+    let next = match &state.phase {
+        Phase::Intended | Phase::Waiting { .. } | Phase::Applied => Phase::Unknown,
+        Phase::Undoing | Phase::UndoWaiting { .. } => Phase::UndoUnknown,
+        Phase::Pending
+        | Phase::Unknown
+        | Phase::Verified
+        | Phase::Failed { .. }
+        | Phase::Skipped { .. }
+        | Phase::UndoUnknown
+        | Phase::UndoFailed { .. }
+        | Phase::Undone { .. }
+        | Phase::Kept { .. } => return false,
+    };
+    state.uncertain = true;
+    state.changed_at = Some(at);
+    state.phase = next;
+    true
+}
+
+fn under_way(phase: &Phase) -> bool {
+    matches!(phase, Phase::Intended | Phase::Waiting { .. } | Phase::Applied)
+}
+
+fn undo_under_way(phase: &Phase) -> bool {
+    matches!(phase, Phase::Undoing | Phase::UndoWaiting { .. })
+}
+
+fn may_be_undone(phase: &Phase) -> bool {
+    matches!(
+        phase,
+        Phase::Verified
+            | Phase::Failed { .. }
+            | Phase::Unknown
+            | Phase::Intended
+            | Phase::Waiting { .. }
+            | Phase::Applied
+            | Phase::UndoUnknown
+            | Phase::UndoFailed { .. }
+    )
+}
+
+/// Applies a step event.
+///
+/// # Errors
+/// [`IllegalEvent`].
+pub fn step(name: &StepName, state: &mut StepState, event: &Event) -> Result<(), IllegalEvent> {
+    let fine = match event {
+        Event::StepRecorded { .. } => matches!(state.phase, Phase::Pending),
+        Event::StepIntended { .. } => {
+            matches!(state.phase, Phase::Pending | Phase::Failed { .. } | Phase::Unknown)
+        }
+        Event::StepNoted { .. } => under_way(&state.phase) || undo_under_way(&state.phase),
+        Event::StepFound { .. }
+        | Event::StepWaiting { .. }
+        | Event::StepApplied { .. }
+        | Event::StepVerified { .. } => under_way(&state.phase),
+        Event::StepFailed { .. } => under_way(&state.phase) || matches!(state.phase, Phase::Pending),
+        Event::StepSkipped { .. } => matches!(state.phase, Phase::Pending),
+        Event::UndoIntended { .. } => may_be_undone(&state.phase),
+        Event::UndoWaiting { .. } | Event::UndoFailed { .. } => undo_under_way(&state.phase),
+        Event::StepUndone { .. } => undo_under_way(&state.phase) || may_be_undone(&state.phase),
+        Event::StepKept { .. } => may_be_undone(&state.phase),
+        Event::RunStarted { .. }
+        | Event::OwnerChanged { .. }
+        | Event::DirectionSet { .. }
+        | Event::RunParked { .. }
+        | Event::RunResumed { .. }
+        | Event::RunFinished { .. } => false,
+    };
+    if !fine {
+        return Err(illegal(event, name.as_str(), state.phase.name()));
+    }
+    advance(state, event);
+    Ok(())
+}
+
+fn advance(state: &mut StepState, event: &Event) {
+    match event {
+        Event::StepRecorded { generation, spec, outputs, .. } => {
+            state.generation = *generation;
+            state.spec = Some(spec.clone());
+            state.outputs = Some(outputs.clone()).filter(|outputs| !outputs.is_null());
+            state.recorded = true;
+            state.phase = Phase::Verified;
+        }
+        Event::StepIntended { attempt, generation, spec, prior, at, .. } => {
+            state.attempt = *attempt;
+            state.generation = *generation;
+            state.spec = Some(spec.clone());
+            state.prior.clone_from(prior);
+            state.intended_at = state.intended_at.or(Some(*at));
+            state.changed_at = Some(*at);
+            state.phase = Phase::Intended;
+        }
+        Event::StepNoted { key, value, .. } => {
+            state.notes.insert(key.clone(), value.clone());
+        }
+        Event::StepFound { finding, .. } => {
+            // What is recorded but gone must not be answered from the old resource's idempotency tokens.
+            if *finding == Finding::Missing {
+                state.generation = state.generation.saturating_add(1);
+            }
+            state.finding = Some(finding.clone());
+        }
+        Event::StepWaiting { reason, poll_at, deadline, .. } => {
+            state.phase = Phase::Waiting { reason: reason.clone(), poll_at: *poll_at, deadline: *deadline };
+        }
+        Event::StepApplied { outputs, .. } => {
+            state.outputs = Some(outputs.clone());
+            state.phase = Phase::Applied;
+        }
+        Event::StepVerified { outputs, effect, at, .. } => {
+            state.outputs = Some(outputs.clone());
+            state.effect = Some(*effect);
+            state.uncertain = false;
+            state.failing_since = None;
+            state.failures = 0;
+            state.changed_at = Some(*at);
+            state.phase = Phase::Verified;
+        }
+        Event::StepFailed { error, retry_at, at, .. } => {
+            fail(state, error.residue, *at);
+            state.phase = Phase::Failed { error: error.clone(), retry_at: *retry_at };
+        }
+        Event::UndoFailed { error, retry_at, at, .. } => {
+            fail(state, error.residue, *at);
+            state.phase = Phase::UndoFailed { error: error.clone(), retry_at: *retry_at };
+        }
+        Event::StepSkipped { reason, .. } => state.phase = Phase::Skipped { reason: reason.clone() },
+        Event::UndoIntended { attempt, at, .. } => {
+            if state.undo_attempt == 0 {
+                state.failing_since = None;
+                state.failures = 0;
+            }
+            state.undo_attempt = *attempt;
+            state.changed_at = Some(*at);
+            state.phase = Phase::Undoing;
+        }
+        Event::UndoWaiting { reason, poll_at, deadline, .. } => {
+            state.phase = Phase::UndoWaiting { reason: reason.clone(), poll_at: *poll_at, deadline: *deadline };
+        }
+        Event::StepUndone { evidence, at, .. } => {
+            state.uncertain = false;
+            state.changed_at = Some(*at);
+            state.phase = Phase::Undone { evidence: evidence.clone() };
+        }
+        Event::StepKept { reason, .. } => state.phase = Phase::Kept { reason: reason.clone() },
+        Event::RunStarted { .. }
+        | Event::OwnerChanged { .. }
+        | Event::DirectionSet { .. }
+        | Event::RunParked { .. }
+        | Event::RunResumed { .. }
+        | Event::RunFinished { .. } => {}
+    }
+}
+
+fn fail(state: &mut StepState, residue: crate::failure::Residue, at: Timestamp) {
+    state.failing_since = state.failing_since.or(Some(at));
+    state.failures = state.failures.saturating_add(1);
+    state.changed_at = Some(at);
+    match residue {
+        crate::failure::Residue::Unknown => state.uncertain = true,
+        // "None" speaks of the failed call only; an earlier uncertain one stays uncertain until a look settles it.
+        crate::failure::Residue::None | crate::failure::Residue::Present => {}
+    }
+}
