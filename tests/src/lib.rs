@@ -1,1 +1,238 @@
-//! Harnesses shared by the end-to-end tests: starting the real binary in a sealed directory, reading its JSON.
+//! Harness of the end-to-end tests: the real binary in a sealed directory, its exit code, its JSON, its sandbox's world.
+//!
+//! Nothing of the surroundings leaks in (empty environment, own HOME and state), and nothing stays behind: the sandbox
+//! that a test started is stopped with it.
+
+pub mod scale;
+pub mod world;
+
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+/// A sealed place to run the binary in.
+#[derive(Debug)]
+pub struct TestEnvironment {
+    directory: tempfile::TempDir,
+    program: PathBuf,
+}
+
+/// How a command ended.
+#[derive(Debug)]
+pub struct Finished {
+    /// What was run, for messages.
+    pub command: String,
+    /// Exit code; -1 when a signal ended it.
+    pub code: i32,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}
+
+impl Finished {
+    /// Fails the test unless the exit code is `code`.
+    #[track_caller]
+    pub fn expect_code(self, code: i32) -> Self {
+        assert_eq!(self.code, code, "{}\n--- stdout\n{}\n--- stderr\n{}", self.command, self.stdout, self.stderr);
+        self
+    }
+
+    /// Standard output as JSON.
+    #[track_caller]
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout)
+            .unwrap_or_else(|error| panic!("{}: {error}\n{}\n{}", self.command, self.stdout, self.stderr))
+    }
+}
+
+/// A running binary; killed with SIGKILL when dropped.
+#[derive(Debug)]
+pub struct Running {
+    child: Child,
+    command: String,
+}
+
+impl Running {
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// SIGKILL, and wait for the end.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Sends a signal by name (`STOP`, `CONT`, `INT`, `TERM`).
+    #[expect(clippy::disallowed_methods, reason = "the harness owns the processes it starts")]
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill").arg(format!("-{name}")).arg(self.pid().to_string()).status();
+        assert!(status.is_ok_and(|status| status.success()), "kill -{name} {}", self.command);
+    }
+
+    /// Has it ended?
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("a child of ours")
+    }
+
+    /// Waits for the end and collects the output.
+    #[must_use]
+    pub fn wait(mut self) -> Finished {
+        let mut child = std::mem::replace(&mut self.child, inert());
+        let stdout = child.stdout.take();
+        let stderr = child.stderr.take();
+        let reader = std::thread::spawn(move || read_all(stderr));
+        let stdout = read_all(stdout);
+        let status = child.wait().expect("a child of ours");
+        let stderr = reader.join().expect("the reader does not panic");
+        Finished { command: self.command.clone(), code: status.code().unwrap_or(-1), stdout, stderr }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the harness owns the processes it starts")]
+fn inert() -> Child {
+    Command::new("true").stdout(Stdio::null()).spawn().expect("true")
+}
+
+fn read_all(pipe: Option<impl std::io::Read>) -> String {
+    let mut bytes = Vec::new();
+    if let Some(mut pipe) = pipe {
+        let _ = pipe.read_to_end(&mut bytes);
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// The binary under test: built by `./test` in the same profile as the tests.
+fn program() -> PathBuf {
+    let this = std::env::current_exe().expect("a path of this test");
+    let profile = this.ancestors().nth(2).expect("target/<profile>/deps/<test>");
+    let program = profile.join("platflow");
+    assert!(program.exists(), "{} is not built: run the tests by ./test", program.display());
+    program
+}
+
+impl Default for TestEnvironment {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl TestEnvironment {
+    /// An empty place.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { directory: tempfile::tempdir().expect("a temporary directory"), program: program() }
+    }
+
+    /// The directory everything of this environment lies in.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// The state directory of the binary.
+    #[must_use]
+    pub fn state(&self) -> PathBuf {
+        self.path().join("state")
+    }
+
+    /// A command with these arguments and nothing of the surroundings.
+    #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "the harness owns the processes it starts")]
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        command
+            .args(arguments)
+            .env_clear()
+            .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+            .env("HOME", self.path())
+            .env("XDG_CONFIG_HOME", self.path().join("config"))
+            .env("PLATFLOW_STATE", self.state())
+            .env("NO_COLOR", "1")
+            .current_dir(self.path())
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs to the end.
+    #[must_use]
+    pub fn run(&self, arguments: &[&str]) -> Finished {
+        self.finish(self.command(arguments), arguments)
+    }
+
+    /// Runs a prepared command to the end.
+    #[must_use]
+    pub fn finish(&self, mut command: Command, arguments: &[&str]) -> Finished {
+        let output = command.output().expect("the binary starts");
+        Finished {
+            command: format!("platflow {}", arguments.join(" ")),
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// Starts and does not wait.
+    #[must_use]
+    pub fn start(&self, arguments: &[&str]) -> Running {
+        let child =
+            self.command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts");
+        Running { child, command: format!("platflow {}", arguments.join(" ")) }
+    }
+
+    /// The newest run's id.
+    #[track_caller]
+    #[must_use]
+    pub fn newest_run(&self) -> Option<String> {
+        let runs = self.run(&["list", "--output", "json"]);
+        if runs.code != 0 {
+            return None;
+        }
+        runs.json()["runs"][0]["id"].as_str().map(str::to_owned)
+    }
+
+    /// The sandbox's world.
+    #[track_caller]
+    #[must_use]
+    pub fn world(&self) -> world::World {
+        world::World::new(&self.run(&["sandbox", "world", "--output", "json"]).expect_code(0).json())
+    }
+
+    /// Mutating calls that the sandbox has answered, smoke's apart.
+    #[track_caller]
+    #[must_use]
+    pub fn counters(&self) -> Value {
+        self.run(&["sandbox", "counters", "--output", "json"]).expect_code(0).json()
+    }
+}
+
+impl Drop for TestEnvironment {
+    fn drop(&mut self) {
+        let _ = self.run(&["sandbox", "stop"]);
+    }
+}
+
+/// Waits until `condition` holds; fails after `limit` of real time.
+#[track_caller]
+pub fn wait_for(what: &str, limit: Duration, mut condition: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !condition() {
+        assert!(started.elapsed() < limit, "{what} did not happen within {limit:?}");
+        pause();
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the interval between two looks at a condition of another process")]
+fn pause() {
+    std::thread::sleep(Duration::from_millis(5));
+}

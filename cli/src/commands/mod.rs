@@ -1,0 +1,53 @@
+//! One file per command; this one only hands over.
+
+mod adopt;
+mod cancel;
+mod completions;
+mod destroy;
+mod graph;
+pub mod guard;
+mod k8s_token;
+mod kubeconfig;
+mod list;
+mod logs;
+mod plan;
+mod reference;
+mod resume;
+mod rollback;
+mod run;
+mod sandbox;
+mod secret;
+mod status;
+mod validate;
+
+use crate::arguments::Command;
+use crate::failure::{CommandError, ExitCode};
+use crate::settings::Settings;
+
+/// Runs one command.
+///
+/// # Errors
+/// The command's failure, to be printed once.
+pub async fn execute(command: Command, settings: Settings) -> Result<ExitCode, CommandError> {
+    match command {
+        Command::Run(arguments) => run::execute(arguments, &settings).await,
+        Command::Resume(arguments) => resume::execute(arguments, &settings).await,
+        Command::Rollback(arguments) => rollback::execute(arguments, &settings).await,
+        Command::Destroy(arguments) => destroy::execute(arguments, &settings).await,
+        Command::Cancel(arguments) => cancel::execute(arguments, &settings).await,
+        Command::Status(arguments) => status::execute(arguments, &settings).await,
+        Command::List(arguments) => list::execute(arguments, &settings).await,
+        Command::Logs(arguments) => logs::execute(arguments, &settings).await,
+        Command::Plan(arguments) => plan::execute(arguments, &settings).await,
+        Command::Validate(arguments) => validate::execute(&arguments, &settings).await,
+        Command::Graph(arguments) => graph::execute(&arguments, &settings).await,
+        Command::Kubeconfig(arguments) => kubeconfig::execute(arguments, &settings).await,
+        Command::K8sToken(arguments) => k8s_token::execute(arguments, &settings).await,
+        Command::Secret(arguments) => secret::execute(arguments, &settings).await,
+        Command::Adopt(arguments) => adopt::execute(arguments, &settings).await,
+        Command::Sandbox(arguments) => sandbox::execute(arguments, &settings).await,
+        Command::Completions(arguments) => completions::execute(&arguments),
+        Command::Reference(arguments) => reference::execute(&arguments),
+        Command::Guard(arguments) => Ok(guard::execute(&arguments)),
+    }
+}

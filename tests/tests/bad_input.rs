@@ -1,0 +1,87 @@
+//! Bad input through the real binary: each gets a clear message with place and remedy, its exit code, and changes nothing.
+
+use platflow_tests::TestEnvironment;
+
+fn runbook(place: &TestEnvironment, name: &str, text: &str) -> String {
+    let path = place.path().join(name);
+    std::fs::write(&path, text).expect("a file");
+    path.display().to_string()
+}
+
+/// Proves that every broken runbook is refused with exit 2, the file, the line, and words that help; and that all findings
+/// of one file come at once.
+#[test]
+fn broken_runbooks_are_refused_with_place_and_remedy() {
+    let place = TestEnvironment::new();
+    let cases = [
+        ("field.yaml", "workflow: w\nenvironment: e\nsteps:\n  a:\n    kind: core.wait\n    spec: {seconds: 1}\n    colour: red\n", "colour", ":7"),
+        ("type.yaml", "workflow: w\nenvironment: e\nsteps:\n  a:\n    kind: core.wait\n    spec:\n      seconds: soon\n", "seconds", ":7"),
+        ("kind.yaml", "workflow: w\nenvironment: e\nsteps:\n  a:\n    kind: core.wiat\n    spec: {seconds: 1}\n", "core.wait", ":5"),
+        (
+            "output.yaml",
+            "workflow: w\nenvironment: e\nsteps:\n  a:\n    kind: core.wait\n    spec: {seconds: 1}\n  b:\n    kind: core.wait\n    spec:\n      seconds: ${steps.a.outputs.nothing}\n",
+            "nothing",
+            ":10",
+        ),
+        (
+            "cycle.yaml",
+            "workflow: w\nenvironment: e\nsteps:\n  a:\n    kind: core.wait\n    needs: [b]\n    spec: {seconds: 1}\n  b:\n    kind: core.wait\n    needs: [a]\n    spec: {seconds: 1}\n",
+            "a",
+            "b",
+        ),
+        ("yaml.yaml", "workflow: [\n", "yaml.yaml", ":"),
+    ];
+    for (name, text, word, position) in cases {
+        let path = runbook(&place, name, text);
+        let refused = place.run(&["run", &path, "--sandbox"]).expect_code(2);
+        assert!(refused.stderr.contains(name), "{name}: {}", refused.stderr);
+        assert!(refused.stderr.contains(word) && refused.stderr.contains(position), "{name}: {}", refused.stderr);
+    }
+    assert!(place.newest_run().is_none(), "no run was made");
+}
+
+/// Proves that unknown names come with near matches and bad parameters with what was expected.
+#[test]
+fn unknown_names_and_bad_parameters_are_explained() {
+    let place = TestEnvironment::new();
+    let refused = place.run(&["run", "deploy-aws-dve", "--sandbox"]).expect_code(2);
+    assert!(refused.stderr.contains("deploy-aws-dev"), "{}", refused.stderr);
+    let refused = place.run(&["run", "deploy-aws-dev", "--sandbox", "--set", "apps_desired=many"]).expect_code(2);
+    assert!(refused.stderr.contains("apps_desired"), "{}", refused.stderr);
+    let refused = place.run(&["run", "deploy-aws-dev", "--sandbox", "--set", "aps_desired=3"]).expect_code(2);
+    assert!(refused.stderr.contains("apps_desired"), "{}", refused.stderr);
+    let refused = place.run(&["status", "zzzz"]).expect_code(2);
+    assert!(refused.stderr.contains("zzzz"), "{}", refused.stderr);
+    place.run(&["frobnicate"]).expect_code(2);
+}
+
+/// Proves that an unreadable state file and one from a newer version are refused and left as they are.
+#[test]
+fn a_foreign_or_newer_state_file_is_refused_untouched() {
+    let place = TestEnvironment::new();
+    std::fs::create_dir_all(place.state()).expect("a directory");
+    let file = place.state().join("state.db");
+    std::fs::write(&file, b"this is no database, and it is longer than a header of one hundred bytes ...............................").expect("a file");
+    let before = std::fs::read(&file).expect("readable");
+    let refused = place.run(&["list"]);
+    assert!([1, 2].contains(&refused.code), "{}: {}", refused.code, refused.stderr);
+    assert!(refused.stderr.contains("state.db"), "{}", refused.stderr);
+    assert_eq!(before, std::fs::read(&file).expect("readable"));
+}
+
+/// Proves that without credentials the first real run says so before it does anything, and that it wants account and
+/// region.
+#[test]
+fn a_real_run_wants_account_region_and_credentials() {
+    let place = TestEnvironment::new();
+    let refused = place.run(&["run", "deploy-aws-dev"]).expect_code(2);
+    assert!(refused.stderr.contains("--account") && refused.stderr.contains("--region"), "{}", refused.stderr);
+    let arguments = ["run", "deploy-aws-dev", "--account", "123456789012", "--region", "us-east-1"];
+    let mut command = place.command(&arguments);
+    // Neither profiles nor instance metadata: the chain ends without credentials, on this machine and any other.
+    command.env("AWS_EC2_METADATA_DISABLED", "true");
+    let refused = place.finish(command, &arguments);
+    assert_eq!(refused.code, 2, "{}", refused.stderr);
+    assert!(refused.stderr.contains("credentials"), "{}", refused.stderr);
+    assert!(place.newest_run().is_none(), "no run was made");
+}

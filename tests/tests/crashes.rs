@@ -1,0 +1,103 @@
+//! SIGKILL of the real binary at moments spread over the whole run, and what `resume` makes of it.
+//!
+//! The moments are spread over the journal, not over the clock: the run is killed when it has written its n-th event, so
+//! every phase is hit however fast the machine is.
+
+use platflow_tests::scale::scale;
+use platflow_tests::world::World;
+use platflow_tests::{TestEnvironment, wait_for};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+const FAST: &str = "2000";
+const LIMIT: Duration = Duration::from_secs(240);
+
+/// Events in the journal of the newest run, as far as `list` can tell.
+fn events(place: &TestEnvironment) -> u64 {
+    let list = place.run(&["list", "--output", "json"]);
+    if list.code != 0 {
+        return 0;
+    }
+    list.json()["runs"][0]["events"].as_u64().unwrap_or(0)
+}
+
+fn undisturbed() -> (BTreeMap<String, usize>, u64) {
+    let place = TestEnvironment::new();
+    place.run(&["run", "deploy-aws-dev", "--sandbox", "--speed", FAST]).expect_code(0);
+    (place.world().shape(), events(&place))
+}
+
+fn assert_same(wanted: &BTreeMap<String, usize>, found: &World, when: &str) {
+    let found = found.shape();
+    let missing: Vec<_> = wanted.iter().filter(|(line, count)| found.get(*line) != Some(*count)).collect();
+    let extra: Vec<_> = found.iter().filter(|(line, count)| wanted.get(*line) != Some(*count)).collect();
+    assert!(missing.is_empty() && extra.is_empty(), "{when}: wanted {missing:#?}\nfound {extra:#?}");
+}
+
+/// Kills the run when its journal holds `at` events; true if it was still running then.
+fn kill_at(place: &TestEnvironment, arguments: &[&str], at: u64) -> bool {
+    let mut running = place.start(arguments);
+    let mut killed = false;
+    wait_for("the kill point", LIMIT, || {
+        if running.ended().is_some() {
+            return true;
+        }
+        if events(place) >= at {
+            running.kill();
+            killed = true;
+            return true;
+        }
+        false
+    });
+    killed
+}
+
+/// Proves must-show 3: killed at moments spread over the run, each followed by one `resume`, every run ends with exit 0 in
+/// the same world as an undisturbed one, nothing twice.
+#[test]
+fn killed_anywhere_it_resumes_to_the_same_world() {
+    let (wanted, total) = undisturbed();
+    let kills = scale().of(8, 40) as u64;
+    let mut hit = 0;
+    for kill in 0..kills {
+        let at = 1 + total * kill / kills;
+        let place = TestEnvironment::new();
+        let when = format!("killed at event {at} of {total}");
+        if !kill_at(&place, &["run", "deploy-aws-dev", "--sandbox", "--speed", FAST], at) {
+            continue;
+        }
+        hit += 1;
+        let Some(run) = place.newest_run() else { continue };
+        let resumed = place.run(&["resume", &run]);
+        assert_eq!(resumed.code, 0, "{when}\n{}\n{}", resumed.stdout, resumed.stderr);
+        assert_same(&wanted, &place.world(), &when);
+    }
+    assert!(hit * 2 >= kills, "only {hit} of {kills} kills hit a running process");
+    println!("kills that hit: {hit} of {kills}, events in an undisturbed run: {total}");
+}
+
+/// Proves the second half of must-show 4: a rollback and a destroy that are killed go on with `resume` and leave nothing.
+#[test]
+fn a_killed_rollback_and_a_killed_destroy_go_on_to_an_empty_world() {
+    for (verb, fraction) in [("rollback", 4), ("destroy", 2)] {
+        let place = TestEnvironment::new();
+        place.run(&["run", "deploy-aws-dev", "--sandbox", "--speed", FAST]).expect_code(0);
+        let run = place.newest_run().expect("a run");
+        let built = events(&place);
+        let subject = if verb == "rollback" { run.as_str() } else { "aws-dev" };
+        let start = if verb == "rollback" { built } else { 0 };
+        kill_at(&place, &[verb, subject, "--confirm", "aws-dev"], start + built / fraction);
+        let newest = place.newest_run().expect("a run");
+        place.run(&["resume", &newest]).expect_code(0);
+        assert_empty(&place.world(), verb);
+    }
+}
+
+/// Empty but for a KMS key whose deletion is scheduled.
+fn assert_empty(world: &World, when: &str) {
+    let left: Vec<_> = world
+        .made()
+        .filter(|resource| !(resource.kind == "kms:key" && resource.state == "PendingDeletion"))
+        .collect();
+    assert!(left.is_empty(), "{when} left {left:#?}");
+}

@@ -1,0 +1,81 @@
+//! A step that fails for good, through the real binary: park, rollback, restore, destroy.
+
+use platflow_tests::TestEnvironment;
+use platflow_tests::world::World;
+
+const FAST: &str = "2000";
+const RULE: &str = "eks:CreateNodegroup:data=error:InvalidParameterException";
+
+fn assert_empty(world: &World, when: &str) {
+    let left: Vec<_> = world
+        .made()
+        .filter(|resource| !(resource.kind == "kms:key" && resource.state == "PendingDeletion"))
+        .collect();
+    assert!(left.is_empty(), "{when} left {left:#?}");
+}
+
+/// Proves that a parked run exits 5 and names the step, what is left and the next command; and that once the fault is
+/// gone, that command finishes the run.
+#[test]
+fn a_failure_parks_and_the_named_command_goes_on() {
+    let place = TestEnvironment::new();
+    let run = place.run(&["run", "deploy-aws-dev", "--sandbox", "--speed", FAST, "--sandbox-fault", RULE]).expect_code(5);
+    let id = place.newest_run().expect("a run");
+    let text = format!("{}{}", run.stdout, run.stderr);
+    assert!(text.contains("InvalidParameterException"), "{text}");
+    assert!(text.contains(&format!("platflow resume {id}")), "{text}");
+    assert!(text.contains(&format!("platflow rollback {id}")), "{text}");
+    assert!(text.contains("ec2:vpc") || text.contains("aws.vpc") || text.contains("network.vpc"), "what is left: {text}");
+    place.run(&["sandbox", "fault"]).expect_code(0);
+    place.run(&["resume", &id]).expect_code(0);
+    assert_eq!(place.world().count("eks:nodegroup"), 3);
+}
+
+/// Proves that `--on-failure rollback` of the first run exits 4 and leaves an empty world.
+#[test]
+fn a_failing_first_run_rolls_back_to_nothing() {
+    let place = TestEnvironment::new();
+    let arguments =
+        ["run", "deploy-aws-dev", "--sandbox", "--speed", FAST, "--sandbox-fault", RULE, "--on-failure", "rollback"];
+    place.run(&arguments).expect_code(4);
+    assert_empty(&place.world(), "the rollback");
+}
+
+/// Proves that a second run which changes one step and then fails leaves the world as it was before it.
+#[test]
+fn a_failing_second_run_restores_what_it_changed() {
+    let place = TestEnvironment::new();
+    place.run(&["run", "deploy-aws-dev", "--sandbox", "--speed", FAST]).expect_code(0);
+    let before = place.world().shape();
+    let arguments = [
+        "run", "deploy-aws-dev", "--sandbox", "--set", "log_retention_days=30", "--set", "apps_desired=4",
+        "--sandbox-fault", "eks:UpdateNodegroupConfig=error:InvalidRequestException", "--on-failure", "rollback",
+    ];
+    place.run(&arguments).expect_code(4);
+    assert_eq!(before, place.world().shape());
+}
+
+/// Proves that the run that built everything rolls back to nothing, but only after the environment's name was typed.
+#[test]
+fn rollback_of_a_finished_run_wants_confirmation_and_leaves_nothing() {
+    let place = TestEnvironment::new();
+    place.run(&["run", "deploy-aws-dev", "--sandbox", "--speed", FAST]).expect_code(0);
+    let run = place.newest_run().expect("a run");
+    let before = place.world().shape();
+    let refused = place.run(&["rollback", &run]).expect_code(6);
+    assert!(refused.stderr.contains("--confirm aws-dev"), "{}", refused.stderr);
+    assert_eq!(before, place.world().shape(), "nothing was touched without confirmation");
+    place.run(&["rollback", &run, "--confirm", "aws-dev"]).expect_code(0);
+    assert_empty(&place.world(), "the rollback");
+}
+
+/// Proves that `destroy` takes down what several runs built.
+#[test]
+fn destroy_empties_the_world_after_several_runs() {
+    let place = TestEnvironment::new();
+    place.run(&["run", "deploy-aws-dev", "--sandbox", "--speed", FAST]).expect_code(0);
+    place.run(&["run", "deploy-aws-dev", "--sandbox", "--set", "apps_desired=4"]).expect_code(0);
+    place.run(&["destroy", "aws-dev"]).expect_code(6);
+    place.run(&["destroy", "aws-dev", "--confirm", "aws-dev"]).expect_code(0);
+    assert_empty(&place.world(), "destroy");
+}
