@@ -1,0 +1,237 @@
+//! One cluster: its identity, objects, access grants, add-ons and the queue of what its controllers have to look at.
+//! Requests are in `verbs`, controllers in `controllers`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use super::model::{AccessGrant, NewCluster};
+use super::object;
+use super::resources::{self, Resource};
+use super::store::{Key, Store};
+
+/// An installed EKS add-on.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Addon {
+    /// Version.
+    pub(crate) version: String,
+    /// Configuration values.
+    pub(crate) configuration: Option<Value>,
+}
+
+/// What a cluster keeps beside its objects.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Identity {
+    /// As the EKS side created it.
+    pub(crate) info: NewCluster,
+    /// Certificate authority, PEM.
+    pub(crate) ca_certificate: String,
+    /// Key of the certificate authority, PEM.
+    pub(crate) ca_key: String,
+    /// Access entries.
+    pub(crate) access: Vec<AccessGrant>,
+    /// Add-ons.
+    pub(crate) addons: BTreeMap<String, Addon>,
+    /// Newest resourceVersion.
+    pub(crate) version: u64,
+    /// Counter behind uids, addresses and generated names.
+    pub(crate) counter: u64,
+}
+
+/// Work for the controllers, on simulated time.
+#[derive(Debug, Default)]
+pub(crate) struct Queue {
+    due: BTreeSet<(Timestamp, Key)>,
+    at: BTreeMap<Key, Timestamp>,
+}
+
+impl Queue {
+    /// Asks to look at a key at a time; the earliest wish counts.
+    pub(crate) fn ask(&mut self, key: Key, at: Timestamp) {
+        if let Some(old) = self.at.get(&key) {
+            if *old <= at {
+                return;
+            }
+            self.due.remove(&(*old, key.clone()));
+        }
+        self.at.insert(key.clone(), at);
+        self.due.insert((at, key));
+    }
+
+    /// The next time something is due.
+    pub(crate) fn next(&self) -> Option<Timestamp> {
+        self.due.first().map(|(at, _)| *at)
+    }
+
+    /// Takes the earliest key that is due.
+    pub(crate) fn pop(&mut self, now: Timestamp) -> Option<(Timestamp, Key)> {
+        if self.next()? > now {
+            return None;
+        }
+        let (at, key) = self.due.pop_first()?;
+        self.at.remove(&key);
+        Some((at, key))
+    }
+}
+
+/// One cluster.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    /// Identity and settings.
+    pub(crate) identity: Identity,
+    /// Objects.
+    pub(crate) store: Store,
+    /// Work for the controllers.
+    pub(crate) queue: Queue,
+    /// Resources that CRDs add.
+    pub(crate) custom: Vec<Arc<Resource>>,
+    /// Vault storage ids with the pod that holds each now.
+    pub(crate) vault_pods: BTreeMap<String, String>,
+    /// Whether the identity changed since it was last taken.
+    pub(crate) identity_dirty: bool,
+}
+
+impl Cluster {
+    /// A cluster without any object.
+    pub(crate) fn empty(identity: Identity) -> Self {
+        let mut store = Store::default();
+        store.restore_version(identity.version);
+        Self {
+            identity,
+            store,
+            queue: Queue::default(),
+            custom: Vec::new(),
+            vault_pods: BTreeMap::new(),
+            identity_dirty: true,
+        }
+    }
+
+    /// Cluster name.
+    pub(crate) fn name(&self) -> String {
+        self.identity.info.name.clone()
+    }
+
+    fn next_count(&mut self) -> u64 {
+        self.identity.counter += 1;
+        self.identity_dirty = true;
+        self.identity.counter
+    }
+
+    fn digest(&mut self, purpose: &str) -> [u8; 32] {
+        let count = self.next_count();
+        Sha256::digest(format!("{}|{purpose}|{count}", self.identity.info.arn)).into()
+    }
+
+    /// A fresh uid: the same world gives the same ones.
+    pub(crate) fn new_uid(&mut self) -> String {
+        let digest = hex::encode(self.digest("uid"));
+        let part = |from: usize, to: usize| digest.get(from..to).unwrap_or_default().to_owned();
+        format!("{}-{}-4{}-a{}-{}", part(0, 8), part(8, 12), part(13, 16), part(17, 20), part(20, 32))
+    }
+
+    /// A random-looking suffix in the alphabet of generated names.
+    pub(crate) fn new_suffix(&mut self, length: usize) -> String {
+        const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+        self.digest("suffix")
+            .iter()
+            .take(length)
+            .map(|byte| char::from(*LETTERS.get(usize::from(*byte) % LETTERS.len()).unwrap_or(&b'x')))
+            .collect()
+    }
+
+    /// A fresh address below a prefix of two octets.
+    pub(crate) fn new_address(&mut self, prefix: &str) -> String {
+        let count = self.next_count();
+        format!("{prefix}.{}.{}", (count / 250) % 250, count % 250 + 4)
+    }
+
+    /// A resource by group, version and plural.
+    pub(crate) fn resource(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Resource>> {
+        self.resources().find(|each| each.group == group && each.version == version && each.plural == plural).cloned()
+    }
+
+    /// A resource by group and plural, whatever version.
+    pub(crate) fn resource_of(&self, group: &str, plural: &str) -> Option<Arc<Resource>> {
+        self.resources().find(|each| each.group == group && each.plural == plural).cloned()
+    }
+
+    /// A resource by apiVersion and kind.
+    pub(crate) fn resource_of_kind(&self, api_version: &str, kind: &str) -> Option<Arc<Resource>> {
+        let group = api_version.split_once('/').map_or("", |(group, _)| group);
+        self.resources().find(|each| each.group == group && each.kind == kind).cloned()
+    }
+
+    /// Every served resource.
+    pub(crate) fn resources(&self) -> impl Iterator<Item = &Arc<Resource>> {
+        resources::built_in().iter().chain(self.custom.iter())
+    }
+
+    /// Reads the CRDs again.
+    pub(crate) fn refresh_definitions(&mut self) {
+        self.custom = self
+            .store
+            .list("apiextensions.k8s.io", "customresourcedefinitions", None)
+            .filter(|(_, crd)| object::condition_true(crd, "Established"))
+            .flat_map(|(_, crd)| resources::of_definition(crd))
+            .map(Arc::new)
+            .collect();
+    }
+
+    /// Asks the controllers to look at a key after some milliseconds.
+    pub(crate) fn ask(&mut self, key: Key, now: Timestamp, after_ms: i64) {
+        let at = now.checked_add(SignedDuration::from_millis(after_ms)).unwrap_or(now);
+        self.queue.ask(key, at);
+    }
+
+    /// Stores an object by its key, as controllers do: without admission, and only if it differs.
+    pub(crate) fn write(&mut self, key: &Key, object: Value) -> bool {
+        if self.store.get(key).is_some_and(|old| **old == object) {
+            return false;
+        }
+        self.store.put(key.clone(), object);
+        true
+    }
+
+    /// Changes an object in place, as controllers do. Answers whether it changed.
+    pub(crate) fn change(&mut self, key: &Key, edit: impl FnOnce(&mut Value)) -> bool {
+        let Some(old) = self.store.get(key) else { return false };
+        let mut new = (**old).clone();
+        edit(&mut new);
+        self.write(key, new)
+    }
+
+    /// An object, shared.
+    pub(crate) fn object(&self, key: &Key) -> Option<Arc<Value>> {
+        self.store.get(key).cloned()
+    }
+
+    /// Fills in what every stored object has, and stores it: for objects that controllers make.
+    pub(crate) fn make(&mut self, resource: &str, group: &str, mut new: Value, now: Timestamp) -> Option<Arc<Value>> {
+        let key = Key::new(group, resource, object::namespace(&new), object::name(&new));
+        if self.store.get(&key).is_some() {
+            return None;
+        }
+        let uid = self.new_uid();
+        object::set(&mut new, &["metadata", "uid"], Value::String(uid));
+        object::set(&mut new, &["metadata", "creationTimestamp"], Value::String(object::stamp(now)));
+        super::defaults::fill(group, resource, &mut new);
+        if super::verbs::has_generation(group, resource) {
+            object::set(&mut new, &["metadata", "generation"], Value::from(1));
+        }
+        Some(self.store.put(key, new))
+    }
+
+    /// Begins the deletion of an object as a controller asks for it: finalizers hold it, pods get their grace.
+    pub(crate) fn delete(&mut self, key: &Key, now: Timestamp) {
+        super::verbs::delete::begin(self, key, now, None);
+    }
+
+    /// Whether an add-on is installed.
+    pub(crate) fn has_addon(&self, name: &str) -> bool {
+        self.identity.addons.contains_key(name)
+    }
+}

@@ -1,0 +1,115 @@
+//! The controllers of a cluster on simulated time: a queue of keys to look at, and one function per kind that moves an object one step on.
+//! They are level-triggered: everything they need to know is in the objects, so a restored world continues where it was.
+
+pub(crate) mod addons;
+pub(crate) mod bootstrap;
+mod definitions;
+mod garbage;
+mod namespaces;
+pub(crate) mod nodes;
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::cluster::Cluster;
+use super::model::Outside;
+use super::object::{self, list, text};
+use super::store::{Change, ChangeKind, Key};
+
+pub(crate) use bootstrap::bootstrap;
+
+/// One look at one object.
+pub(crate) struct Look<'a> {
+    /// The cluster.
+    pub(crate) cluster: &'a mut Cluster,
+    /// The world around it.
+    pub(crate) outside: &'a mut dyn Outside,
+    /// Simulated time of the look.
+    pub(crate) now: Timestamp,
+}
+
+impl Look<'_> {
+    /// Asks to look at a key again.
+    pub(crate) fn again(&mut self, key: &Key, after_ms: i64) {
+        self.cluster.ask(key.clone(), self.now, after_ms);
+    }
+}
+
+/// Most looks in one call: a bound against controllers that feed each other without end.
+const MOST_LOOKS: usize = 200_000;
+
+/// Lets the controllers work up to a time.
+pub(crate) fn advance(cluster: &mut Cluster, now: Timestamp, outside: &mut dyn Outside) {
+    settle(cluster, now);
+    for _ in 0..MOST_LOOKS {
+        let Some((at, key)) = cluster.queue.pop(now) else { return };
+        let mut look = Look { cluster, outside, now: at };
+        reconcile(&mut look, &key);
+        settle(cluster, at);
+    }
+    tracing::warn!(cluster = cluster.name(), "controllers did not come to rest");
+}
+
+/// Turns changes into work.
+pub(crate) fn settle(cluster: &mut Cluster, now: Timestamp) {
+    for change in cluster.store.take_changed() {
+        notice(cluster, &change, now);
+    }
+}
+
+fn reconcile(look: &mut Look<'_>, key: &Key) {
+    match (key.group.as_str(), key.resource.as_str()) {
+        ("", "namespaces") => namespaces::look(look, key),
+        ("apiextensions.k8s.io", "customresourcedefinitions") => definitions::look(look, key),
+        ("", "nodes") => nodes::look(look, key),
+        _ => {}
+    }
+    garbage::look(look, key);
+}
+
+fn notice(cluster: &mut Cluster, change: &Change, now: Timestamp) {
+    let key = &change.key;
+    if key.is("apiextensions.k8s.io", "customresourcedefinitions") {
+        cluster.refresh_definitions();
+    }
+    cluster.ask(key.clone(), now, latency(key));
+    for owner in list(&change.object, "/metadata/ownerReferences") {
+        if let Some(owner) = owner_key(cluster, owner, &key.namespace) {
+            cluster.ask(owner, now, 50);
+        }
+    }
+    if change.kind == ChangeKind::Deleted {
+        for dependent in garbage::dependents(cluster, object::uid(&change.object)) {
+            cluster.ask(dependent, now, 50);
+        }
+        if !key.namespace.is_empty()
+            && cluster
+                .object(&Key::core("namespaces", "", &key.namespace))
+                .is_some_and(|namespace| object::deleting(&namespace))
+        {
+            cluster.ask(Key::core("namespaces", "", &key.namespace), now, 500);
+        }
+    }
+}
+
+fn latency(key: &Key) -> i64 {
+    match (key.group.as_str(), key.resource.as_str()) {
+        ("", "namespaces") => 30,
+        ("", "pods") => 20,
+        _ => 40,
+    }
+}
+
+/// The key of an owner reference.
+pub(crate) fn owner_key(cluster: &Cluster, owner: &Value, namespace: &str) -> Option<Key> {
+    let resource = cluster.resource_of_kind(text(owner, "/apiVersion"), text(owner, "/kind"))?;
+    let namespace = if resource.namespaced { namespace } else { "" };
+    Some(Key::new(&resource.group, &resource.plural, namespace, text(owner, "/name")))
+}
+
+/// Objects of a resource as a list that does not borrow the store.
+pub(crate) fn all(cluster: &Cluster, group: &str, resource: &str, namespace: Option<&str>) -> Vec<(Key, Arc<Value>)> {
+    cluster.store.list(group, resource, namespace).map(|(key, object)| (key.clone(), Arc::clone(object))).collect()
+}
