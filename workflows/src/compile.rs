@@ -92,10 +92,10 @@ pub fn compile(
     unused(&mut expander, &document);
     let mut findings = std::mem::take(&mut expander.findings).sorted();
     if findings.has_errors() {
+        findings.list.retain(|finding| finding.severity == Severity::Error);
         return Err(findings);
     }
     let Some((workflow, environment)) = names else { return Err(findings) };
-    findings.list.retain(|finding| finding.severity == Severity::Warning);
     let plan = Plan {
         workflow,
         environment,

@@ -54,13 +54,19 @@ pub(crate) fn check(expression: &str) -> Result<(), SyntaxError> {
 }
 
 fn first_line(text: &str) -> String {
-    text.lines().next().unwrap_or("not a CEL expression").to_owned()
+    let line = text.lines().next().unwrap_or("not a CEL expression");
+    let line = line.strip_prefix("Syntax error: ").unwrap_or(line);
+    // The parser lists every token it could have taken; that helps nobody.
+    let line = line.split(" expecting ").next().unwrap_or(line);
+    line.replace("'<EOF>'", "the end of the expression")
 }
 
 fn offset(text: &str, line: isize, column: isize) -> usize {
     let lines = usize::try_from(line - 1).unwrap_or(0);
     let before: usize = text.split_inclusive('\n').take(lines).map(str::len).sum();
-    (before + usize::try_from(column - 1).unwrap_or(0)).min(text.len())
+    let characters = usize::try_from(column - 1).unwrap_or(0);
+    let rest = text.get(before..).unwrap_or("");
+    before + rest.char_indices().nth(characters).map_or(rest.len(), |(at, _)| at)
 }
 
 /// Evaluates one expression.

@@ -205,17 +205,30 @@ pub(crate) fn near<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>
     let mut close: Vec<(f64, &str)> = all
         .iter()
         .map(|candidate| (strsim::jaro_winkler(name, candidate), *candidate))
-        .filter(|(score, _)| *score > 0.82)
+        .filter(|(score, candidate)| *score > 0.82 || slips(name, candidate))
         .collect();
     close.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(b.1)));
+    if let Some((best, _)) = close.first().copied() {
+        close.retain(|(score, candidate)| *score > best - 0.1 || slips(name, candidate));
+    }
     let quoted = |names: &[&str]| names.iter().map(|name| format!("'{name}'")).collect::<Vec<_>>().join(", ");
     if close.is_empty() {
-        return match all.len() {
-            0 => String::new(),
-            1..=12 => format!("there is {}", quoted(&all)),
+        return match all.as_slice() {
+            [only] => format!("there is only '{only}'"),
+            [_, ..] if all.len() <= 12 => format!("there are {}", quoted(&all)),
             _ => String::new(),
         };
     }
     let names: Vec<&str> = close.iter().take(3).map(|(_, name)| *name).collect();
     format!("did you mean {}?", quoted(&names))
+}
+
+/// True when one or two slips of the keyboard lie between the names.
+fn slips(name: &str, candidate: &str) -> bool {
+    let allowed = match name.chars().count() {
+        0..=2 => 0,
+        3..=4 => 1,
+        _ => 2,
+    };
+    strsim::osa_distance(name, candidate) <= allowed
 }

@@ -3,13 +3,16 @@
 //! Nothing here runs anything or looks at the world, except that `library` reads files of the operator's directories.
 
 mod compile;
+mod describe;
 mod document;
+mod editor;
 mod evaluate;
 mod expand;
 mod finding;
 mod graph;
 mod library;
 mod parameters;
+mod reference;
 mod resolve;
 mod rewrite;
 mod shape;
@@ -18,8 +21,11 @@ mod template;
 mod yaml;
 
 pub use compile::{CompileOptions, Compiled, compile};
+pub use describe::{Description, Parameter, describe};
+pub use editor::schema;
 pub use finding::{Finding, Findings, Severity};
 pub use library::{Library, LibraryError};
 pub use parameters::ParameterValues;
+pub use reference::reference;
 pub use resolve::Resolver;
 pub use source::{Source, Span};

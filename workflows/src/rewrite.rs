@@ -283,7 +283,7 @@ impl Expander<'_> {
         }
         let Some(token) = tokens.get(start) else { return Ok(()) };
         let mut hint = near(word, ["params", "inputs", "steps", "env", "each"]);
-        if hint.starts_with("there is") {
+        if hint.starts_with("there are") {
             hint = format!("text in an expression is quoted: '{word}'");
         }
         Err(self.unknown(place, token, format!("'{word}' is not known here"), hint))
@@ -523,6 +523,10 @@ impl Expander<'_> {
             let late = folded.to_json().to_string().contains("${");
             if let (false, Some((message, hint))) = (late, refuse(declared, &folded.to_json())) {
                 self.error("wrong-type", &parent.source, node.span, format!("input '{}' {message}", key.text), hint);
+                // Said once, here; inside the module it counts as unknown.
+                if let Some(found) = self.instances.get_mut(instance) {
+                    found.bindings.insert(key.text.clone(), None);
+                }
             }
         }
         for declared in &document.parameters {
