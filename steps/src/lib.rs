@@ -4,3 +4,5 @@
 
 pub mod aws;
 pub mod contract;
+pub mod sealing;
+pub mod vault;

@@ -1,0 +1,332 @@
+//! `vault.own_access`: platflow's own policy, role and service account; a login with them proven; and only then the
+//! root token revoked. From here on nothing platflow stores opens Vault but the key shares.
+
+use super::objects::Manifest;
+use super::place::placed;
+use super::server::{VaultServer, client_failure};
+use super::session::{LoginAs, ROOT_TOKEN, Session};
+use super::{VaultPlace, Vaults};
+use crate::contract::{Made, Record, Seen, StepKind};
+use crate::kubernetes::ClusterAccess;
+use async_trait::async_trait;
+use platflow_engine::context::Context;
+use platflow_engine::failure::{ErrorClass, Residue, StepError};
+use platflow_engine::step::{Difference, Ownership, UndoProgress};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::time::Duration;
+use vaultrs::api::auth::kubernetes::requests::CreateKubernetesRoleRequestBuilder;
+
+const POLL: Duration = Duration::from_secs(1);
+const BUDGET: Duration = Duration::from_secs(2 * 60);
+const TOKEN_TTL: &str = "10m";
+
+/// Policy, role and service account of platflow itself.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OwnAccessSpec {
+    /// How to reach the cluster.
+    pub cluster: ClusterAccess,
+    /// The namespace it runs in.
+    pub namespace: String,
+    /// The StatefulSet's name.
+    pub name: String,
+    /// Its pods, by ordinal.
+    pub pods: Vec<String>,
+    /// PEM of the CA that signed the servers' certificate.
+    pub ca_certificate: String,
+    /// The service account that logs in.
+    #[serde(default = "default_name")]
+    pub service_account: String,
+    /// The role it logs in with.
+    #[serde(default = "default_name")]
+    pub role: String,
+    /// The policy of that role.
+    #[serde(default = "default_name")]
+    pub policy: String,
+    /// Mount of the KV version 2 engine.
+    #[serde(default = "default_kv")]
+    pub kv_mount: String,
+    /// Mount of the Kubernetes auth method.
+    #[serde(default = "default_auth")]
+    pub kubernetes_auth_mount: String,
+}
+placed!(OwnAccessSpec);
+
+fn default_name() -> String {
+    "platflow".into()
+}
+
+fn default_kv() -> String {
+    "secret".into()
+}
+
+fn default_auth() -> String {
+    "kubernetes".into()
+}
+
+/// Who may do what now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct OwnAccessOutputs {
+    /// The role.
+    pub role: String,
+    /// Its policy.
+    pub policy: String,
+    /// The service account bound to it.
+    pub service_account: String,
+    /// Always true: the step is not done before.
+    pub root_token_revoked: bool,
+}
+
+/// The kind.
+#[derive(Debug, Clone)]
+pub struct OwnAccess {
+    vaults: Vaults,
+}
+
+/// What platflow itself may do: look at what it configured and repair it, let External Secrets in, and write and read
+/// its own canary secrets. It may not read anyone else's secret, nor give itself more.
+fn policy_text(spec: &OwnAccessSpec) -> String {
+    let (kv, auth) = (&spec.kv_mount, &spec.kubernetes_auth_mount);
+    let rules: [(String, &str); 17] = [
+        ("sys/storage/raft/configuration".into(), "\"read\""),
+        ("sys/storage/raft/autopilot/state".into(), "\"read\""),
+        ("sys/mounts".into(), "\"read\""),
+        (format!("sys/mounts/{kv}"), "\"create\", \"update\""),
+        ("sys/auth".into(), "\"read\""),
+        (format!("sys/auth/{auth}"), "\"create\", \"update\", \"sudo\""),
+        ("sys/audit".into(), "\"read\", \"sudo\""),
+        ("sys/audit/platflow".into(), "\"create\", \"update\", \"sudo\""),
+        (format!("auth/{auth}/config"), "\"create\", \"read\", \"update\""),
+        (format!("auth/{auth}/role/{}", spec.role), "\"read\""),
+        (format!("auth/{auth}/role/external-secrets*"), "\"create\", \"read\", \"update\", \"delete\""),
+        (format!("sys/policies/acl/{}", spec.policy), "\"read\""),
+        ("sys/policies/acl/external-secrets*".into(), "\"create\", \"read\", \"update\", \"delete\""),
+        ("sys/policy/external-secrets*".into(), "\"create\", \"read\", \"update\", \"delete\""),
+        (format!("{kv}/data/platflow/*"), "\"create\", \"read\", \"update\", \"delete\""),
+        (format!("{kv}/metadata/platflow/*"), "\"read\", \"list\", \"delete\""),
+        ("sys/capabilities-self".into(), "\"update\""),
+    ];
+    rules.iter().map(|(path, held)| format!("path \"{path}\" {{\n  capabilities = [{held}]\n}}\n")).collect()
+}
+
+impl OwnAccess {
+    /// Over the way to clusters and the keystore.
+    #[must_use]
+    pub fn new(vaults: Vaults) -> Self {
+        Self { vaults }
+    }
+
+    fn outputs(spec: &OwnAccessSpec) -> OwnAccessOutputs {
+        OwnAccessOutputs {
+            role: spec.role.clone(),
+            policy: spec.policy.clone(),
+            service_account: spec.service_account.clone(),
+            root_token_revoked: true,
+        }
+    }
+
+    async fn root_on_record(&self, context: &Context) -> Result<bool, StepError> {
+        let found = self.vaults.keystore.get(&context.environment_uid, ROOT_TOKEN, None).await;
+        found.map(|found| found.is_some()).map_err(|error| error.into_failure(Residue::Unknown))
+    }
+
+    /// A login as ourselves, if everything for it is in place.
+    async fn own_session(
+        &self,
+        place: &VaultPlace,
+        server: VaultServer,
+        spec: &OwnAccessSpec,
+    ) -> Result<Option<Session>, StepError> {
+        match self.vaults.login(place, server, &login_as(spec)).await {
+            Ok(session) => Ok(Some(session)),
+            Err(error) if matches!(error.class, ErrorClass::Permanent | ErrorClass::Permission) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn account(spec: &OwnAccessSpec) -> Manifest {
+        Manifest {
+            kind: "ServiceAccount",
+            plural: "serviceaccounts",
+            api_version: "v1",
+            namespace: Some(spec.namespace.clone()),
+            name: spec.service_account.clone(),
+            body: json!({ "automountServiceAccountToken": false }),
+        }
+    }
+
+    /// Policy and role, by the root token or by what the policy itself allows.
+    async fn grant(&self, root: &Session, spec: &OwnAccessSpec, context: &Context) -> Result<(), StepError> {
+        let call = context.begin("write-policy")?;
+        let client = root.server.client(call.timeout)?;
+        vaultrs::sys::policy::set(&client, &spec.policy, &policy_text(spec))
+            .await
+            .map_err(|error| client_failure("writing platflow's policy", &error))?;
+        let call = context.begin("write-role")?;
+        let client = root.server.client(call.timeout)?;
+        let mut role = CreateKubernetesRoleRequestBuilder::default();
+        role.bound_service_account_names(vec![spec.service_account.clone()])
+            .bound_service_account_namespaces(vec![spec.namespace.clone()])
+            .token_policies(vec![spec.policy.clone()])
+            .token_ttl(TOKEN_TTL)
+            .token_max_ttl(TOKEN_TTL);
+        let mount = &spec.kubernetes_auth_mount;
+        vaultrs::auth::kubernetes::role::create(&client, mount, &spec.role, Some(&mut role))
+            .await
+            .map_err(|error| client_failure("writing platflow's role", &error))
+    }
+
+    /// Revokes the root token, proves it dead, and only then forgets it.
+    async fn revoke_root(&self, place: &VaultPlace, context: &Context) -> Result<(), StepError> {
+        if let Some(root) = self.vaults.root_session(place, &context.environment_uid).await? {
+            let call = context.begin("revoke-root-token")?;
+            let reply = root.server.put("auth/token/revoke-self", &json!({}), call.timeout).await?;
+            reply.success("revoking the root token")?;
+            let after = root.server.get("auth/token/lookup-self").await?;
+            if after.status != 403 {
+                return Err(
+                    StepError::transient("the root token still answers after its revocation").leaving(Residue::Present)
+                );
+            }
+        }
+        let removed = self.vaults.keystore.remove(&context.environment_uid, ROOT_TOKEN, None).await;
+        removed.map_err(|error| error.into_failure(Residue::Present))
+    }
+}
+
+fn login_as(spec: &OwnAccessSpec) -> LoginAs {
+    LoginAs {
+        service_account: spec.service_account.clone(),
+        role: spec.role.clone(),
+        mount: spec.kubernetes_auth_mount.clone(),
+    }
+}
+
+/// Differences that our own, limited token can see.
+async fn differences(session: &Session, spec: &OwnAccessSpec) -> Result<Vec<Difference>, StepError> {
+    let mut found = Vec::new();
+    let path = format!("sys/policies/acl/{}", spec.policy);
+    let policy = session.server.get(&path).await?.success("reading platflow's policy")?;
+    if policy.text("/data/policy").map(str::trim) != Some(policy_text(spec).trim()) {
+        found.push(difference("/policy", json!("as declared"), json!("changed")));
+    }
+    let path = format!("auth/{}/role/{}", spec.kubernetes_auth_mount, spec.role);
+    let role = session.server.get(&path).await?.success("reading platflow's role")?;
+    let wanted = [
+        ("bound_service_account_names", &spec.service_account),
+        ("bound_service_account_namespaces", &spec.namespace),
+        ("token_policies", &spec.policy),
+    ];
+    for (member, value) in wanted {
+        let held = role.body.pointer(&format!("/data/{member}")).cloned().unwrap_or(Value::Null);
+        if held != json!([value]) {
+            found.push(difference(&format!("/role/{member}"), json!([value]), held));
+        }
+    }
+    Ok(found)
+}
+
+fn difference(field: &str, wanted: Value, found: Value) -> Difference {
+    Difference { field: field.into(), wanted, found, replace: false }
+}
+
+#[async_trait]
+impl StepKind for OwnAccess {
+    type Spec = OwnAccessSpec;
+    type Outputs = OwnAccessOutputs;
+
+    const NAME: &'static str = "vault.own_access";
+    const SUMMARY: &'static str =
+        "A least-privilege policy and role for platflow itself, its login proven, and then the root token revoked.";
+    const EXPECTED: Duration = Duration::from_secs(5);
+
+    async fn observe(
+        &self,
+        spec: &OwnAccessSpec,
+        record: &Record<OwnAccessOutputs>,
+        context: &Context,
+    ) -> Result<Seen<OwnAccessOutputs>, StepError> {
+        let place = spec.place();
+        if self.vaults.survey(&place).await?.initialized().next().is_none() {
+            return Ok(Seen::Absent);
+        }
+        let root = self.root_on_record(context).await?;
+        let Some(server) = self.vaults.active(&place).await? else {
+            return Ok(Seen::Unknown { reason: "no Vault server leads".into() });
+        };
+        let Some(session) = self.own_session(&place, server, spec).await? else {
+            let outputs = record.outputs.clone();
+            return Ok(match outputs {
+                Some(outputs) => {
+                    let differences = vec![difference("/login", json!("works"), json!("refused"))];
+                    Seen::Present { outputs, ownership: Ownership::Ours, differences }
+                }
+                None => Seen::Absent,
+            });
+        };
+        let found = differences(&session, spec).await;
+        session.close().await;
+        let mut differences = found?;
+        if root {
+            differences.push(difference("/root_token_revoked", json!(true), json!(false)));
+        }
+        Ok(Seen::Present { outputs: Self::outputs(spec), ownership: Ownership::Ours, differences })
+    }
+
+    async fn apply(
+        &self,
+        spec: &OwnAccessSpec,
+        _seen: &Seen<OwnAccessOutputs>,
+        _record: &Record<OwnAccessOutputs>,
+        context: &Context,
+    ) -> Result<Made<OwnAccessOutputs>, StepError> {
+        let place = spec.place();
+        let Some(server) = self.vaults.active(&place).await? else {
+            return Ok(Made::Waiting { reason: "no Vault server leads".into(), poll_in: POLL, budget: BUDGET });
+        };
+        let client = self.vaults.reach.client(&place.cluster)?;
+        Self::account(spec).apply(&client, &spec.name, context).await?;
+        match self.vaults.root_session(&place, &context.environment_uid).await? {
+            Some(root) => self.grant(&root, spec, context).await?,
+            None => tracing::debug!("no valid root token on record; the login alone decides"),
+        }
+        let Some(session) = self.own_session(&place, server, spec).await? else {
+            return Err(StepError::needs_human(
+                "platflow's login to Vault is refused, and no valid root token is on record",
+            )
+            .with_remedy(
+                "make a root token from three key shares (sys/generate-root), write policy and role again, revoke it",
+            )
+            .leaving(Residue::Present));
+        };
+        let found = differences(&session, spec).await;
+        session.close().await;
+        if let Some(difference) = found?.first() {
+            return Err(StepError::needs_human(format!(
+                "platflow's own access differs at {} and no valid root token is on record to repair it",
+                difference.field
+            ))
+            .leaving(Residue::Present));
+        }
+        self.revoke_root(&place, context).await?;
+        Ok(Made::Done(Self::outputs(spec)))
+    }
+
+    async fn undo(
+        &self,
+        spec: &OwnAccessSpec,
+        _record: &Record<OwnAccessOutputs>,
+        context: &Context,
+    ) -> Result<UndoProgress, StepError> {
+        let client = self.vaults.reach.client(&spec.cluster)?;
+        if !Self::account(spec).delete(&client, context).await? {
+            let reason = format!("service account {} is being deleted", spec.service_account);
+            return Ok(UndoProgress::Waiting { reason, poll_in: POLL, budget: BUDGET });
+        }
+        let evidence =
+            "the service account is gone, so nobody can log in with the role; policy and role end with the volumes";
+        Ok(UndoProgress::Gone { evidence: evidence.into() })
+    }
+}

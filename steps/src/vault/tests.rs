@@ -1,0 +1,1 @@
+//! What can be proven without a cluster: certificates, manifests, refusals' classes.
