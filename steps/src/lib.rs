@@ -4,5 +4,6 @@
 
 pub mod aws;
 pub mod contract;
+pub mod kubernetes;
 pub mod sealing;
 pub mod vault;
