@@ -1,5 +1,7 @@
 //! A gallery of bad runbooks: what is said about each, word for word, with place, line, caret and hint.
 
+#![expect(clippy::expect_used, reason = "helpers of tests fail the test by panicking")]
+
 mod fixture;
 
 use fixture::catalog;

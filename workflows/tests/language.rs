@@ -1,5 +1,7 @@
 //! The language itself: modules, for_each, references, skipping, and that nothing an author writes makes it panic.
 
+#![expect(clippy::expect_used, clippy::panic, reason = "helpers of tests fail the test by panicking")]
+
 mod fixture;
 
 use fixture::catalog;
@@ -47,7 +49,8 @@ fn try_compile(text: &str) -> Result<Compiled, Findings> {
 }
 
 fn compiled(steps: &str) -> Compiled {
-    let text = format!("workflow: w\nenvironment: e\nparameters:\n  on: {{type: boolean, default: true}}\nsteps:\n{steps}");
+    let text =
+        format!("workflow: w\nenvironment: e\nparameters:\n  on: {{type: boolean, default: true}}\nsteps:\n{steps}");
     try_compile(&text).unwrap_or_else(|findings| panic!("{}", findings.plain()))
 }
 
@@ -94,10 +97,7 @@ fn modules_expand_and_references_pass_through() {
     known.outputs.insert("many.ip.a".into(), json!({"public_ip": "192.0.2.1"}));
     known.outputs.insert("many.ip.b".into(), json!({"public_ip": "192.0.2.2"}));
     let Resolved::Spec(spec) = resolve(&compiled, "last", &known) else { panic!("a spec") };
-    assert_eq!(
-        spec,
-        json!({"name": "192.0.2.1", "tags": {"all": "192.0.2.1,192.0.2.2", "on": "true", "env": "e"}})
-    );
+    assert_eq!(spec, json!({"name": "192.0.2.1", "tags": {"all": "192.0.2.1,192.0.2.2", "on": "true", "env": "e"}}));
 }
 
 /// Proves that an output that is not known yet is an error that names step and field, never a guess.
@@ -167,6 +167,18 @@ fn schema_and_reference_cover_the_catalog() {
         assert!(schema["$defs"].get(name).is_some(), "{name}");
         assert!(reference.contains(&format!("\n### {name}\n")), "{name}");
     }
+}
+
+/// Proves that the runbook shown in the language's documentation compiles and repeats its steps as it says.
+#[test]
+fn the_documented_example_compiles() {
+    let page = include_str!("../../docs/runbooks.md");
+    let example = page.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("an example");
+    let compiled = try_compile(example).unwrap_or_else(|findings| panic!("{}", findings.plain()));
+    let names: Vec<&str> = compiled.plan.steps.iter().map(|step| step.name.as_str()).collect();
+    assert_eq!(names, ["gateway.blue", "gateway.red", "network.blue", "network.red"]);
+    assert_eq!(step(&compiled, "network.red").spec["name"], "sandbox-net-red");
+    assert_eq!(step(&compiled, "gateway.red").needs, vec!["network.red".parse::<StepName>().expect("a name")]);
 }
 
 /// Proves that a module that uses itself, and one whose inputs feed on its own outputs, are refused and not followed.
