@@ -4,6 +4,8 @@
 
 pub mod aws;
 pub mod contract;
+pub mod core;
+pub mod guard_process;
 pub mod kubernetes;
 pub mod sealing;
 pub mod vault;
