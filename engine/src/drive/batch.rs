@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 
 /// Collects what one append writes.
 #[derive(Debug, Default)]
-pub(super) struct Builder {
+pub(crate) struct Builder {
     events: Vec<Event>,
     batch: Batch,
     steps: BTreeSet<StepIndex>,
@@ -21,7 +21,7 @@ pub(super) struct Builder {
 
 impl Builder {
     /// The first event, which made the run.
-    pub(super) fn first(&mut self, event: &Event) -> Result<(), FoldError> {
+    pub(crate) fn first(&mut self, event: &Event) -> Result<(), FoldError> {
         self.batch.events.push(fold::encode(event)?);
         self.events.push(event.clone());
         self.run_changed = true;
@@ -29,7 +29,7 @@ impl Builder {
     }
 
     /// Folds an event into the run and takes it into the batch; returns the steps it changed.
-    pub(super) fn apply(&mut self, run: &mut Run, event: &Event) -> Result<Vec<StepIndex>, FoldError> {
+    pub(crate) fn apply(&mut self, run: &mut Run, event: &Event) -> Result<Vec<StepIndex>, FoldError> {
         let changed = run.apply(event)?;
         self.batch.events.push(fold::encode(event)?);
         self.events.push(event.clone());
@@ -55,17 +55,17 @@ impl Builder {
     }
 
     /// True when there is nothing to write.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.events.is_empty()
     }
 
     /// The events so far.
-    pub(super) fn events(&self) -> &[Event] {
+    pub(crate) fn events(&self) -> &[Event] {
         &self.events
     }
 
     /// The batch, with the rows of everything that changed.
-    pub(super) fn finish(mut self, run: &Run) -> Result<Batch, FoldError> {
+    pub(crate) fn finish(mut self, run: &Run) -> Result<Batch, FoldError> {
         for index in &self.steps {
             if let Some(row) = run.row(*index)? {
                 self.batch.steps.push(row);

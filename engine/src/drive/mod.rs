@@ -4,7 +4,7 @@
 //! loop polls nothing: it waits for reports, timers and cancellation.
 
 mod attempt;
-mod batch;
+pub(crate) mod batch;
 mod cycle;
 mod guard;
 mod start;
