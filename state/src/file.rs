@@ -260,6 +260,33 @@ fn file_system_of<'a>(table: &'a str, folder: &Path) -> Option<&'a str> {
 mod tests {
     use super::*;
 
+    /// Proves that the connection which writes is really as durable as promised, by its own account.
+    #[test]
+    fn the_writer_is_durable() {
+        let folder = tempfile::tempdir().unwrap();
+        let connection = open_writer(&folder.path().join("state.db"), &StoreSettings::default()).unwrap();
+        let pragma = |name: &str| {
+            connection.pragma_query_value(None, name, |row| row.get::<_, rusqlite::types::Value>(0)).unwrap()
+        };
+        assert_eq!(pragma("journal_mode"), "wal".to_owned().into());
+        for (name, wanted) in [("synchronous", 2), ("foreign_keys", 1), ("secure_delete", 1), ("user_version", 1)] {
+            assert_eq!(pragma(name), wanted.into(), "{name}");
+        }
+        assert!(matches!(pragma("wal_autocheckpoint"), rusqlite::types::Value::Integer(1..=1_000)));
+    }
+
+    /// Proves that opening twice migrates once, and that a half-made file (created, never migrated) is taken as new.
+    #[test]
+    fn opening_again_changes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.db");
+        fs::write(&path, b"").unwrap();
+        for _ in 0..2 {
+            let connection = open_writer(&path, &StoreSettings::default()).unwrap();
+            assert_eq!(schema_version(&connection).unwrap(), newest_schema());
+        }
+    }
+
     /// Proves that the deepest mount decides, by path component and not by text prefix, and that a later mount on the
     /// same point hides the earlier one.
     #[test]

@@ -192,3 +192,85 @@ fn transact(connection: &Connection, group: &mut [Box<dyn Job>], settings: &Stor
     }
     connection.prepare_cached("COMMIT")?.execute([]).map(|_| ())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rusqlite::params;
+
+    async fn insert(writer: &Writer, size: usize) -> Result<(), JournalError> {
+        writer
+            .write(move |connection| {
+                connection
+                    .execute("INSERT INTO things (body) VALUES (zeroblob(?1))", params![i64::try_from(size).unwrap()])
+                    .map(|_| ())
+                    .map_err(sqlite("written"))
+            })
+            .await
+    }
+
+    fn started(limit: Option<i64>) -> (tempfile::TempDir, Writer, std::thread::JoinHandle<()>) {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = StoreSettings::default();
+        let connection = crate::file::open_writer(&folder.path().join("state.db"), &settings).unwrap();
+        connection.execute_batch("CREATE TABLE things (body)").unwrap();
+        if let Some(more) = limit {
+            let pages: i64 = connection.pragma_query_value(None, "page_count", |row| row.get(0)).unwrap();
+            connection.pragma_update_and_check(None, "max_page_count", pages + more, |_| Ok(())).unwrap();
+        }
+        let (writer, thread) = Writer::start(connection, &settings).unwrap();
+        (folder, writer, thread)
+    }
+
+    async fn count(writer: &Writer) -> i64 {
+        let counted = writer.write(|connection| {
+            connection.query_row("SELECT count(*) FROM things", [], |row| row.get(0)).map_err(sqlite("written"))
+        });
+        counted.await.unwrap()
+    }
+
+    /// Proves that a full disk refuses what does not fit, keeps what was acknowledged, and does not stop the writer: what
+    /// fits is still written.
+    #[tokio::test]
+    async fn a_full_disk_refuses_and_goes_on() {
+        let (_folder, writer, _thread) = started(Some(8));
+        insert(&writer, 1_000).await.unwrap();
+        for _ in 0..3 {
+            let refused = insert(&writer, 1_000_000).await.unwrap_err();
+            assert!(matches!(refused, JournalError::Storage { .. }), "{refused}");
+        }
+        insert(&writer, 1_000).await.unwrap();
+        assert_eq!(count(&writer).await, 2);
+    }
+
+    /// Proves that when SQLite gives up a whole transaction, nobody in the group is told that he was written.
+    #[tokio::test]
+    async fn a_lost_transaction_is_told_to_its_whole_group() {
+        let (_folder, writer, _thread) = started(None);
+        // Holds the thread until all the others are queued: they make one group.
+        let (release, held) = mpsc::channel::<()>();
+        let (begun, begins) = mpsc::channel::<()>();
+        let first = writer.submit(move |_| {
+            let _ = begun.send(());
+            let _ = held.recv();
+            Ok(())
+        });
+        begins.recv().unwrap();
+        let before = writer
+            .submit(|connection| connection.execute("INSERT INTO things VALUES (1)", []).map_err(sqlite("written")));
+        let culprit = writer.submit(|connection| -> Result<(), JournalError> {
+            connection.execute_batch("ROLLBACK").map_err(sqlite("written"))?;
+            Err(storage("written", Closed))
+        });
+        let after = writer
+            .submit(|connection| connection.execute("INSERT INTO things VALUES (2)", []).map_err(sqlite("written")));
+        release.send(()).unwrap();
+        first.await.unwrap().unwrap();
+        assert!(before.await.unwrap().is_err());
+        assert!(culprit.await.unwrap().is_err());
+        assert!(after.await.unwrap().is_err());
+        assert_eq!(count(&writer).await, 0);
+        insert(&writer, 10).await.unwrap();
+        assert_eq!(count(&writer).await, 1);
+    }
+}

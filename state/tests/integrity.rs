@@ -5,7 +5,7 @@
 
 mod fixture;
 
-use fixture::{EVENT_KINDS, event, new_run, note, run, step, uid};
+use fixture::{EVENT_KINDS, STEP_STATES, event, new_run, note, run, step, uid};
 use platflow_engine::journal::{Batch, Journal, JournalError, StepRow};
 use platflow_engine::secret::{SecretError, SecretStore};
 use platflow_state::{Store, StoreSettings};
@@ -150,7 +150,7 @@ async fn a_gap_is_named() {
     assert!(matches!(&error, JournalError::Damaged(text) if text.contains("event 5 of run r1")), "{error}");
 }
 
-/// Proves that an unknown kind of event or status never reaches the file: the CHECKs refuse the batch whole.
+/// Proves that an unknown kind of event or state of a step never reaches the file: the CHECKs refuse the batch whole.
 #[tokio::test]
 async fn the_schema_refuses_what_the_engine_does_not_know() {
     let folder = tempfile::tempdir().unwrap();
@@ -159,7 +159,14 @@ async fn the_schema_refuses_what_the_engine_does_not_know() {
     let batch =
         Batch { events: vec![event("step-noted", None, "x"), event("step-imagined", None, "x")], ..Batch::default() };
     assert!(matches!(store.append(&lease, 1, batch).await, Err(JournalError::Storage { .. })));
+    let row = |state| StepRow { step: step("a"), state, payload: b"x".to_vec() };
+    let batch =
+        Batch { events: vec![event("step-noted", None, "x")], steps: vec![row("imagined")], ..Batch::default() };
+    assert!(matches!(store.append(&lease, 1, batch).await, Err(JournalError::Storage { .. })));
     assert_eq!(store.append(&lease, 1, note("next")).await.unwrap(), 2);
+    for state in STEP_STATES {
+        store.append(&lease, 2, Batch { steps: vec![row(state)], ..Batch::default() }).await.unwrap();
+    }
     for kind in EVENT_KINDS {
         let head = store.load(&run("r1")).await.unwrap().summary.head;
         store.append(&lease, head, Batch { events: vec![event(kind, None, "x")], ..Batch::default() }).await.unwrap();

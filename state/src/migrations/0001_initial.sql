@@ -67,7 +67,9 @@ CREATE TABLE step_states (
     id      INTEGER PRIMARY KEY,
     run     INTEGER NOT NULL REFERENCES runs (number),
     step    TEXT NOT NULL,
-    state   TEXT NOT NULL CHECK (length(state) BETWEEN 1 AND 40),
+    state   TEXT NOT NULL CHECK (state IN (
+                'pending', 'intended', 'waiting', 'applied', 'unknown', 'verified', 'failed', 'skipped', 'undoing',
+                'undo-waiting', 'undo-unknown', 'undo-failed', 'undone', 'kept')),
     payload BLOB NOT NULL,
     UNIQUE (run, step)
 ) STRICT;
