@@ -1,6 +1,6 @@
 //! Evaluates expressions with CEL. Pure: everything an expression can see is handed in as JSON.
 
-use crate::template::{Piece, pieces};
+use crate::template::{Piece, TokenKind, pieces};
 use cel::objects::{Key, Map};
 use cel::{Context, Env, Value as Cel};
 use serde_json::{Map as JsonMap, Value};
@@ -9,6 +9,18 @@ use std::sync::{Arc, OnceLock};
 
 /// Longest expression, after module inputs and outputs were put into it.
 pub(crate) const MAX_EXPRESSION: usize = 32 * 1024;
+
+/// Longest expression as written.
+const MAX_WRITTEN: usize = 4 * 1024;
+
+/// Most operators and brackets in an expression as written.
+const MAX_WRITTEN_MARKS: usize = 250;
+
+/// The parser recurses for every operator and bracket, some 7 KiB of stack each: above this many it gets a stack of its own.
+const ORDINARY_MARKS: usize = 60;
+
+/// Enough for 32 KiB of operators; only what is used is ever backed by memory.
+const ROOMY_STACK: usize = 256 << 20;
 
 /// What expressions can see, by variable name.
 pub(crate) type Scope = BTreeMap<&'static str, Value>;
@@ -40,17 +52,49 @@ pub(crate) struct SyntaxError {
 /// # Errors
 /// The first syntax error.
 pub(crate) fn check(expression: &str) -> Result<(), SyntaxError> {
-    if expression.len() > MAX_EXPRESSION {
-        return Err(SyntaxError { message: "the expression is longer than 32 KiB".to_owned(), at: 0 });
+    if expression.len() > MAX_WRITTEN {
+        return Err(SyntaxError { message: "it is longer than 4 KiB".to_owned(), at: 0 });
+    }
+    if marks(expression) > MAX_WRITTEN_MARKS {
+        return Err(SyntaxError {
+            message: format!("it has more than {MAX_WRITTEN_MARKS} operators and brackets"),
+            at: 0,
+        });
     }
     if expression.trim().is_empty() {
         return Err(SyntaxError { message: "the expression is empty".to_owned(), at: 0 });
     }
-    let Err(errors) = environment().compile(expression) else { return Ok(()) };
+    let parsed = with_room(expression, || match environment().compile(expression) {
+        Ok(_) => Ok(()),
+        Err(errors) => Err(syntax_error(expression, &errors)),
+    });
+    parsed.unwrap_or_else(|message| Err(SyntaxError { message, at: 0 }))
+}
+
+fn syntax_error(expression: &str, errors: &cel::ParseErrors) -> SyntaxError {
     let first = errors.errors.first();
     let (line, column) = first.map_or((1, 1), |error| error.pos);
     let message = first.map_or_else(|| "not a CEL expression".to_owned(), |error| first_line(&error.msg));
-    Err(SyntaxError { message, at: offset(expression, line, column) })
+    SyntaxError { message, at: offset(expression, line, column) }
+}
+
+fn marks(expression: &str) -> usize {
+    crate::template::tokens(expression)
+        .iter()
+        .filter(|token| matches!(token.kind, TokenKind::Mark(mark) if !matches!(mark, ',' | ':' | ')' | ']' | '}')))
+        .count()
+}
+
+/// Does the work on a stack that is deep enough for the expression.
+fn with_room<T: Send>(expression: &str, work: impl FnOnce() -> T + Send) -> Result<T, String> {
+    if marks(expression) <= ORDINARY_MARKS {
+        return Ok(work());
+    }
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(ROOMY_STACK).spawn_scoped(scope, work);
+        let thread = thread.map_err(|error| format!("no thread for a long expression: {error}"))?;
+        thread.join().map_err(|_| "the expression could not be evaluated".to_owned())
+    })
 }
 
 fn first_line(text: &str) -> String {
@@ -74,6 +118,13 @@ fn offset(text: &str, line: isize, column: isize) -> usize {
 /// # Errors
 /// What CEL says, in one line.
 pub(crate) fn expression(text: &str, scope: &Scope) -> Result<Value, String> {
+    if text.len() > MAX_EXPRESSION {
+        return Err("the expression is longer than 32 KiB".to_owned());
+    }
+    with_room(text, || run(text, scope))?
+}
+
+fn run(text: &str, scope: &Scope) -> Result<Value, String> {
     let program = environment().compile(text).map_err(|errors| first_line(&errors.to_string()))?;
     let mut context = Context::with_env(Arc::clone(environment()));
     for (name, value) in scope {

@@ -1,22 +1,21 @@
 //! Expressions of one file become expressions over the whole plan: module inputs and outputs are put in, what is known
 //! before the run is evaluated, and what is left refers to steps by path name only.
 
-use crate::document::field;
+mod bind;
+mod refer;
+
+use self::bind::wrap;
 use crate::evaluate;
-use crate::expand::{Each, Expander, Local};
+use crate::expand::{Each, Expander};
 use crate::finding::near;
-use crate::parameters::refuse;
-use crate::shape::Shape;
 use crate::source::{Source, Span};
 use crate::template::{Piece, Token, TokenKind, escape, member, pieces, references, tokens};
 use crate::yaml::{Key, Node, NodeValue};
 use serde_json::Value;
 
-const MAX_SUBSTITUTIONS: usize = 32;
-
 /// Where an expression stands.
 #[derive(Debug, Clone)]
-struct Place {
+pub(super) struct Place {
     source: Source,
     whole: Span,
     base: Option<usize>,
@@ -34,7 +33,7 @@ impl Place {
 }
 
 /// An expression that was reported as wrong.
-struct Reported;
+pub(super) struct Reported;
 
 impl Expander<'_> {
     /// A node with compiled expressions. Wrong ones are reported and become `${null}`.
@@ -125,7 +124,7 @@ impl Expander<'_> {
         None
     }
 
-    fn compile(
+    pub(super) fn compile(
         &mut self,
         instance: usize,
         each: Option<&Each>,
@@ -185,7 +184,7 @@ impl Expander<'_> {
         if failed { Err(Reported) } else { Ok(out) }
     }
 
-    fn unknown(&mut self, place: &Place, token: &Token, message: String, hint: String) -> Reported {
+    pub(super) fn unknown(&mut self, place: &Place, token: &Token, message: String, hint: String) -> Reported {
         self.error("unknown-reference", &place.source, place.at(token.start, token.end), message, hint);
         Reported
     }
@@ -288,256 +287,6 @@ impl Expander<'_> {
         }
         Err(self.unknown(place, token, format!("'{word}' is not known here"), hint))
     }
-
-    #[expect(clippy::too_many_arguments, reason = "the cursor's state; a struct would only rename it")]
-    fn steps(
-        &mut self,
-        instance: usize,
-        each: Option<&Each>,
-        text: &str,
-        tokens: &[Token],
-        start: usize,
-        cursor: &mut usize,
-        place: &Place,
-    ) -> Result<Option<String>, Reported> {
-        let Some(token) = tokens.get(start) else { return Err(Reported) };
-        let name = match member(tokens, cursor) {
-            Some(name) => name,
-            None => self.computed(instance, each, text, tokens, token, cursor, place)?,
-        };
-        let named = tokens.get(start + 2).unwrap_or(token);
-        let Some(local) = self.local(instance, &name) else {
-            let mut hint = self.near_local(instance, &name);
-            if hint.is_empty() && self.instances.get(instance).is_some_and(|found| found.call.is_some()) {
-                hint = "a module sees only its own steps; hand other values in as inputs".to_owned();
-            }
-            return Err(self.unknown(place, named, format!("there is no step '{name}'"), hint));
-        };
-        if member(tokens, cursor).as_deref() != Some("outputs") {
-            let hint = format!("write steps['{name}'].outputs.<name>");
-            return Err(self.unknown(
-                place,
-                named,
-                format!("what of step '{name}'? Only its outputs can be used"),
-                hint,
-            ));
-        }
-        match &local {
-            Local::Step(path) => {
-                self.check_outputs(path, &name, tokens, *cursor, place)?;
-                Ok(Some(format!("steps[{}].outputs", single(path))))
-            }
-            _ => {
-                let output = tokens.get(*cursor + 1).unwrap_or(named).clone();
-                let at = *cursor;
-                let Some(wanted) = member(tokens, cursor) else {
-                    let message = format!("name the output of '{name}' that is meant");
-                    return Err(self.unknown(place, named, message, String::new()));
-                };
-                self.group_output(&local, &name, &wanted, &output, (tokens, at), place).map(Some)
-            }
-        }
-    }
-
-    fn group_output(
-        &mut self,
-        local: &Local,
-        name: &str,
-        wanted: &str,
-        token: &Token,
-        tokens: (&[Token], usize),
-        place: &Place,
-    ) -> Result<String, Reported> {
-        match local {
-            Local::Step(path) => {
-                self.check_outputs(path, name, tokens.0, tokens.1, place)?;
-                Ok(format!("steps[{}].outputs[{}]", single(path), single(wanted)))
-            }
-            Local::Repeated(all) => {
-                let mut items = Vec::new();
-                for (_, local) in all {
-                    items.push(self.group_output(
-                        local,
-                        name,
-                        wanted,
-                        token,
-                        (tokens.0, tokens.0.len().min(tokens.1)),
-                        place,
-                    )?);
-                }
-                Ok(format!("[{}]", items.join(", ")))
-            }
-            Local::Module(child) => {
-                let Some(document) = self.document(*child) else { return Err(Reported) };
-                let Some((_, node)) = document.outputs.iter().find(|(key, _)| key.text == wanted) else {
-                    let hint = near(wanted, document.outputs.iter().map(|(key, _)| key.text.as_str()));
-                    let message = format!("module '{}' ({name}) has no output '{wanted}'", document.name.text);
-                    return Err(self.unknown(place, token, message, hint));
-                };
-                self.nested(*child, None, node).map(|text| wrap(&text)).ok_or(Reported)
-            }
-        }
-    }
-
-    /// The name in `steps[<expression>]`, which must be known before the run.
-    #[expect(clippy::too_many_arguments, reason = "the cursor's state; a struct would only rename it")]
-    fn computed(
-        &mut self,
-        instance: usize,
-        each: Option<&Each>,
-        text: &str,
-        tokens: &[Token],
-        token: &Token,
-        cursor: &mut usize,
-        place: &Place,
-    ) -> Result<String, Reported> {
-        let message = "name the step: steps.<name> or steps['<name>']";
-        if tokens.get(*cursor).is_none_or(|next| next.kind != TokenKind::Mark('[')) {
-            return Err(self.unknown(place, token, message.to_owned(), String::new()));
-        }
-        let mut depth = 0_usize;
-        let mut end = *cursor;
-        for (at, next) in tokens.iter().enumerate().skip(*cursor) {
-            match next.kind {
-                TokenKind::Mark('[') => depth += 1,
-                TokenKind::Mark(']') => depth = depth.saturating_sub(1),
-                _ => {}
-            }
-            if depth == 0 {
-                end = at;
-                break;
-            }
-        }
-        let (from, to) = (tokens.get(*cursor).map_or(0, |t| t.end), tokens.get(end).map_or(0, |t| t.start));
-        let inner = text.get(from..to).unwrap_or("").trim();
-        let place = Place { base: place.base.map(|base| base + from), ..place.clone() };
-        let compiled = self.compile(instance, each, inner, &place, false)?;
-        *cursor = end + 1;
-        match evaluate::expression(&compiled, &self.constants(each)) {
-            Ok(Value::String(name)) => Ok(name),
-            _ => Err(self.unknown(
-                &place,
-                token,
-                message.to_owned(),
-                "the name must be text known before the run".to_owned(),
-            )),
-        }
-    }
-
-    fn check_outputs(
-        &mut self,
-        path: &str,
-        name: &str,
-        tokens: &[Token],
-        at: usize,
-        place: &Place,
-    ) -> Result<(), Reported> {
-        let Some(description) = self.kinds.get(path).and_then(|kind| self.catalog.description(kind)) else {
-            return Ok(());
-        };
-        let kind = description.name.clone();
-        let mut shape = Shape::new(&description.outputs_schema);
-        let mut cursor = at;
-        loop {
-            let token = tokens.get(cursor + 1).cloned();
-            let (Some(wanted), Some(token)) = (member(tokens, &mut cursor), token) else { return Ok(()) };
-            match shape.member(&wanted) {
-                Ok(Some(inner)) => shape = inner,
-                Ok(None) => return Ok(()),
-                Err(fields) => {
-                    let hint = near(&wanted, fields.iter().map(String::as_str));
-                    let message = format!("step '{name}' ({kind}) has no output '{wanted}'");
-                    return Err(self.unknown(place, &token, message, hint));
-                }
-            }
-        }
-    }
-
-    fn nested(&mut self, instance: usize, each: Option<&Each>, node: &Node) -> Option<String> {
-        if self.depth >= MAX_SUBSTITUTIONS {
-            let source = self.document(instance)?.source.clone();
-            let message = "inputs and outputs of modules refer to each other in a circle".to_owned();
-            self.error("cycle", &source, node.span, message, String::new());
-            return None;
-        }
-        self.depth += 1;
-        let folded = self.fold(instance, each, node, true);
-        self.depth -= 1;
-        (folded.value != NodeValue::Text("${null}".to_owned())).then(|| as_expression(&folded))
-    }
-
-    /// A module's input as an expression over the whole plan.
-    pub(crate) fn binding(&mut self, instance: usize, name: &str) -> Option<String> {
-        let found = self.instances.get(instance)?;
-        if let Some(known) = found.bindings.get(name) {
-            return known.clone();
-        }
-        let (document, call) = (std::sync::Arc::clone(&found.document), found.call.clone()?);
-        let parent = self.document(call.parent)?;
-        let given = match parent.steps.get(call.declaration).and_then(|step| step.body.as_ref()) {
-            Some(Node { value: NodeValue::Map(fields), .. }) => field(fields, name).cloned(),
-            _ => None,
-        };
-        let text = match given {
-            Some(node) => self.nested(call.parent, call.each.as_ref(), &node),
-            None => {
-                let declared = document.parameters.iter().find(|declared| declared.name.text == name)?;
-                declared.default.as_ref().map(|default| evaluate::literal(&default.to_json()))
-            }
-        };
-        if let Some(found) = self.instances.get_mut(instance) {
-            found.bindings.insert(name.to_owned(), text.clone());
-        }
-        text
-    }
-
-    /// Checks what a module was given against the inputs it declares.
-    pub(crate) fn check_inputs(&mut self, instance: usize) {
-        let Some((document, call)) = self
-            .instances
-            .get(instance)
-            .and_then(|found| Some((std::sync::Arc::clone(&found.document), found.call.clone()?)))
-        else {
-            return;
-        };
-        let Some(parent) = self.document(call.parent) else { return };
-        let Some(declaration) = parent.steps.get(call.declaration) else { return };
-        let given = match &declaration.body {
-            Some(Node { value: NodeValue::Map(fields), .. }) => fields.clone(),
-            _ => Vec::new(),
-        };
-        let module = &document.name.text;
-        for (key, node) in &given {
-            let Some(declared) = document.parameters.iter().find(|declared| declared.name.text == key.text) else {
-                let hint = near(&key.text, document.parameters.iter().map(|declared| declared.name.text.as_str()));
-                self.error(
-                    "unknown-field",
-                    &parent.source,
-                    key.span,
-                    format!("module '{module}' has no input '{}'", key.text),
-                    hint,
-                );
-                continue;
-            };
-            let folded = self.fold(call.parent, call.each.as_ref(), node, true);
-            let late = folded.to_json().to_string().contains("${");
-            if let (false, Some((message, hint))) = (late, refuse(declared, &folded.to_json())) {
-                self.error("wrong-type", &parent.source, node.span, format!("input '{}' {message}", key.text), hint);
-                // Said once, here; inside the module it counts as unknown.
-                if let Some(found) = self.instances.get_mut(instance) {
-                    found.bindings.insert(key.text.clone(), None);
-                }
-            }
-        }
-        for declared in &document.parameters {
-            let name = &declared.name.text;
-            if declared.default.is_none() && field(&given, name).is_none() {
-                let message = format!("module '{module}' needs the input '{name}'");
-                let hint = format!("add '{name}: <{}>' under 'with:'", crate::parameters::type_name(declared.type_));
-                self.error("missing-field", &parent.source, declaration.name.span, message, hint);
-            }
-        }
-    }
 }
 
 /// The variables of comprehensions: `list.map(x, …)`.
@@ -556,16 +305,6 @@ fn variables(tokens: &[Token]) -> Vec<&str> {
         .collect()
 }
 
-fn single(text: &str) -> String {
-    format!("'{text}'")
-}
-
-fn wrap(expression: &str) -> String {
-    let (_, whole) = references(expression);
-    let listed = expression.starts_with('[') || expression.starts_with('{') || expression.starts_with('"');
-    if whole || (listed && tokens(expression).len() == 1) { expression.to_owned() } else { format!("({expression})") }
-}
-
 fn join_pieces(pieces: &[Piece]) -> String {
     pieces
         .iter()
@@ -574,35 +313,4 @@ fn join_pieces(pieces: &[Piece]) -> String {
             Piece::Expression(expression, _) => format!("${{{expression}}}"),
         })
         .collect()
-}
-
-/// A folded node as one CEL expression.
-fn as_expression(node: &Node) -> String {
-    match &node.value {
-        NodeValue::Scalar(value) => evaluate::literal(value),
-        NodeValue::Text(text) => text_expression(text),
-        NodeValue::List(items) => format!("[{}]", items.iter().map(as_expression).collect::<Vec<_>>().join(", ")),
-        NodeValue::Map(fields) => {
-            let fields: Vec<String> = fields
-                .iter()
-                .map(|(key, value)| format!("{}: {}", text_expression(&key.text), as_expression(value)))
-                .collect();
-            format!("{{{}}}", fields.join(", "))
-        }
-    }
-}
-
-fn text_expression(text: &str) -> String {
-    let Ok(parts) = pieces(text) else { return evaluate::quote(text) };
-    if let [Piece::Expression(only, _)] = parts.as_slice() {
-        return only.clone();
-    }
-    let parts: Vec<String> = parts
-        .iter()
-        .map(|piece| match piece {
-            Piece::Text(plain) => evaluate::quote(plain),
-            Piece::Expression(expression, _) => format!("string({expression})"),
-        })
-        .collect();
-    parts.join(" + ")
 }

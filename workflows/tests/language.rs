@@ -181,6 +181,30 @@ fn the_documented_example_compiles() {
     assert_eq!(step(&compiled, "gateway.red").needs, vec!["network.red".parse::<StepName>().expect("a name")]);
 }
 
+/// Proves that neither deep nesting nor long chains exhaust the stack: they are refused or compiled, never fatal.
+#[test]
+fn deep_nesting_is_survived() {
+    for open in ["[", "{a: ", "- ", "? ", "a:\n"] {
+        let _ = try_compile(&open.repeat(20_000));
+    }
+    for (piece, end) in
+        [("(", "1"), ("[", "1"), ("!", "true"), ("-", "1"), ("true ? 1 : ", "1"), ("1 + ", "1"), ("{'a': ", "1")]
+    {
+        let expression = format!("{}{end}", piece.repeat(10_000));
+        let quoted = serde_json::to_string(&format!("${{{expression}}}")).expect("JSON");
+        let text = format!(
+            "workflow: w\nenvironment: e\nsteps:\n  a:\n    kind: aws.elastic_ip\n    spec: {{name: {quoted}}}\n"
+        );
+        assert!(try_compile(&text).is_err(), "{piece}");
+        let expression = format!("{}{end}", piece.repeat(300));
+        let quoted = serde_json::to_string(&format!("${{{expression}}}")).expect("JSON");
+        let text = format!(
+            "workflow: w\nenvironment: e\nsteps:\n  a:\n    kind: aws.elastic_ip\n    spec: {{name: {quoted}}}\n"
+        );
+        let _ = try_compile(&text);
+    }
+}
+
 /// Proves that a module that uses itself, and one whose inputs feed on its own outputs, are refused and not followed.
 #[test]
 fn endless_modules_are_refused() {
