@@ -1,10 +1,16 @@
 //! The `platflow` binary: parse, run one command, print its failure once, exit with its code.
 
 mod arguments;
+mod cluster;
 mod commands;
+mod connection;
 mod cost;
+mod execution;
 mod failure;
 mod identifiers;
+mod report;
+mod runbook;
+mod sandbox_host;
 mod settings;
 mod signals;
 mod target;

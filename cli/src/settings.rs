@@ -4,6 +4,7 @@
 
 use crate::arguments::{Global, OutputFormat};
 use crate::failure::{CommandError, ExitCode};
+use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
@@ -34,6 +35,8 @@ pub struct Settings {
     pub program: PathBuf,
     /// `AWS_REGION` or `AWS_DEFAULT_REGION`.
     pub ambient_region: Option<String>,
+    /// `PATH`, `HOME` and `LANG`, for the children of `core.exec`.
+    pub inherited_environment: BTreeMap<String, String>,
 }
 
 /// Where the age identity comes from.
@@ -138,6 +141,10 @@ impl Settings {
             verbose: global.verbose,
             program,
             ambient_region: variable("AWS_REGION").or_else(|| variable("AWS_DEFAULT_REGION")),
+            inherited_environment: ["PATH", "HOME", "LANG"]
+                .into_iter()
+                .filter_map(|name| Some((name.to_owned(), variable(name)?)))
+                .collect(),
         })
     }
 

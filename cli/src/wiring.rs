@@ -2,10 +2,25 @@
 //!
 //! It decides nothing about steps or runs; it turns settings and a target into an engine that can drive.
 
+use crate::connection::Connection;
 use crate::failure::{CommandError, ExitCode};
-use crate::settings::Settings;
+use crate::settings::{Identity, Settings};
+use crate::views::output;
+use async_trait::async_trait;
+use platflow_engine::drive::{Engine, Observer};
 use platflow_engine::journal::JournalError;
+use platflow_engine::kind::Catalog;
+use platflow_engine::name::EnvironmentUid;
+use platflow_engine::secret::{SealedSecret, SecretError, SecretStore};
 use platflow_state::{Store, StoreSettings};
+use platflow_steps::aws::AwsClients;
+use platflow_steps::core::{ApprovalFolder, CoreSettings};
+use platflow_steps::guard_process::Launcher;
+use platflow_steps::kubernetes::Clients;
+use platflow_steps::sealing::{IdentitySource, Keystore, Sealer};
+use platflow_steps::vault::{Reach, Vaults};
+use platflow_workflows::Resolver;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Opens the state file, making it if need be.
@@ -52,4 +67,143 @@ pub fn journal_error(error: JournalError) -> CommandError {
         JournalError::Storage { source, .. } => CommandError { source: Some(source), ..CommandError::new(ExitCode::Internal, message) }
             .with_remedy("check space and permissions of the state directory; what was acknowledged is safe"),
     }
+}
+
+/// The approvals of a state directory.
+fn approvals(settings: &Settings) -> Arc<ApprovalFolder> {
+    Arc::new(ApprovalFolder(settings.state_directory.join("approvals")))
+}
+
+fn core_settings(settings: &Settings, child_environment: BTreeMap<String, String>) -> CoreSettings {
+    CoreSettings {
+        guard: Launcher { program: settings.program.clone(), arguments: vec!["__guard".to_owned()] },
+        guard_folder: settings.state_directory.join("guards"),
+        inherited_environment: settings.inherited_environment.clone(),
+        child_environment,
+        approvals: approvals(settings),
+    }
+}
+
+fn internal(what: &str) -> impl FnOnce(Box<dyn std::error::Error + Send + Sync>) -> CommandError + '_ {
+    move |error| CommandError { source: Some(error), ..CommandError::new(ExitCode::Internal, what) }
+}
+
+/// All kinds over the given clients.
+fn catalog(aws: &Arc<AwsClients>, keystore: &Arc<Keystore>, core: CoreSettings) -> Result<Catalog, CommandError> {
+    let mut catalog = Catalog::default();
+    let clients = Arc::new(Clients::new(aws.tokens()));
+    let refused = "the step kinds could not be put together";
+    platflow_steps::aws::register(&mut catalog, Arc::clone(aws)).map_err(|error| internal(refused)(error.into()))?;
+    platflow_steps::kubernetes::register(&mut catalog, &clients).map_err(|error| internal(refused)(error.into()))?;
+    platflow_steps::argocd::register(&mut catalog, &clients, keystore).map_err(|error| internal(refused)(error.into()))?;
+    let reach: Arc<dyn Reach> = clients.clone();
+    let vaults = Vaults::new(Arc::clone(&reach), Arc::clone(keystore));
+    platflow_steps::vault::register(&mut catalog, reach, Arc::clone(keystore))
+        .map_err(|error| internal(refused)(error.into()))?;
+    platflow_steps::external_secrets::register(&mut catalog, &clients, &vaults)
+        .map_err(|error| internal(refused)(error.into()))?;
+    platflow_steps::smoke::register(&mut catalog, &clients, &vaults).map_err(|error| internal(refused)(error.into()))?;
+    platflow_steps::core::register(&mut catalog, core).map_err(|error| internal(refused)(error.into()))?;
+    Ok(catalog)
+}
+
+/// Kinds that can be described but reach nothing: enough to check a runbook.
+///
+/// # Errors
+/// Only if the HTTP clients cannot be built.
+pub async fn descriptions(settings: &Settings) -> Result<Catalog, CommandError> {
+    let aws = AwsClients::offline().await.map_err(|error| internal("the clients could not be built")(error.into()))?;
+    let sealer = Sealer::new(age::x25519::Identity::generate(), &[])
+        .map_err(|error| internal("a throw-away identity could not be made")(error.into()))?;
+    let keystore = Arc::new(Keystore::new(Arc::new(NoSecrets), None, sealer));
+    catalog(&aws, &keystore, core_settings(settings, BTreeMap::new()))
+}
+
+/// Opens the keystore over a state file, making the identity at first need.
+///
+/// # Errors
+/// An unusable identity: nothing secret-bearing starts then.
+pub async fn keystore(settings: &Settings, store: Arc<dyn SecretStore>) -> Result<Arc<Keystore>, CommandError> {
+    let source = match &settings.identity {
+        Identity::File(path) => IdentitySource::File(path.clone()),
+        Identity::Command(command) => {
+            IdentitySource::Command(vec!["sh".to_owned(), "-c".to_owned(), command.clone()])
+        }
+    };
+    let opened = Sealer::open(&source, &settings.recipients).await.map_err(|error| {
+        CommandError::usage("there is no usable age identity, and nothing that keeps secrets starts without one")
+            .caused_by(error)
+            .with_remedy("PLATFLOW_IDENTITY names another file, or a command when it begins with '!'")
+    })?;
+    if let Some(path) = &opened.created {
+        output::note(&format!(
+            "made an age identity at {}: it opens every secret platflow seals. Back it up now.",
+            path.display()
+        ));
+    }
+    Ok(Arc::new(Keystore::new(store, Some(settings.second_key_store.clone()), opened.sealer)))
+}
+
+/// An engine over a connection.
+///
+/// # Errors
+/// When a client or the identity cannot be used.
+pub async fn engine(
+    settings: &Settings,
+    store: &Arc<Store>,
+    connection: &Connection,
+    observer: Arc<dyn Observer>,
+    max_in_flight: Option<usize>,
+) -> Result<Engine, CommandError> {
+    let secrets: Arc<dyn SecretStore> = store.clone();
+    let keystore = keystore(settings, secrets).await?;
+    let core = core_settings(settings, connection.child_environment.clone());
+    let mut drive = platflow_engine::drive::Settings { version: env!("CARGO_PKG_VERSION").to_owned(), ..Default::default() };
+    if let Some(bound) = max_in_flight {
+        drive.max_in_flight = bound.max(1);
+    }
+    Ok(Engine {
+        journal: store.clone(),
+        catalog: catalog(&connection.aws, &keystore, core)?,
+        clock: Arc::clone(&connection.clock),
+        resolver: Arc::new(Resolver),
+        observer,
+        settings: drive,
+    })
+}
+
+/// Refuses everything: runbooks are checked without any state file.
+struct NoSecrets;
+
+fn no_store<T>() -> Result<T, SecretError> {
+    Err(SecretError::Store("no state file is open".into()))
+}
+
+#[async_trait]
+impl SecretStore for NoSecrets {
+    async fn put_secret(&self, _: &EnvironmentUid, _: &str, _: &[u8], _: bool) -> Result<(), SecretError> {
+        no_store()
+    }
+    async fn get_secret(&self, _: &EnvironmentUid, _: &str) -> Result<Option<SealedSecret>, SecretError> {
+        no_store()
+    }
+    async fn list_secrets(&self, _: &EnvironmentUid) -> Result<Vec<SealedSecret>, SecretError> {
+        no_store()
+    }
+    async fn remove_secret(&self, _: &EnvironmentUid, _: &str) -> Result<(), SecretError> {
+        no_store()
+    }
+    async fn record_access(&self, _: &EnvironmentUid, _: &str, _: &str) -> Result<(), SecretError> {
+        no_store()
+    }
+}
+
+/// This process as an owner.
+///
+/// # Errors
+/// When the system does not tell its own identity.
+pub fn this_process() -> Result<platflow_engine::journal::Owner, CommandError> {
+    platflow_state::this_process().map_err(|error| {
+        CommandError::new(ExitCode::Internal, "the system does not say who this process is").caused_by(error)
+    })
 }

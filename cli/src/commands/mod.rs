@@ -47,7 +47,7 @@ pub async fn execute(command: Command, settings: Settings) -> Result<ExitCode, C
         Command::Adopt(arguments) => adopt::execute(arguments, &settings).await,
         Command::Sandbox(arguments) => sandbox::execute(arguments, &settings).await,
         Command::Completions(arguments) => completions::execute(&arguments),
-        Command::Reference(arguments) => reference::execute(&arguments),
+        Command::Reference(arguments) => reference::execute(&arguments, &settings).await,
         Command::Guard(arguments) => Ok(guard::execute(&arguments)),
     }
 }

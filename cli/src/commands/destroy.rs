@@ -1,0 +1,64 @@
+//! `platflow destroy`: take down a whole environment, whichever runs built it. A run like any other, made from the record.
+
+use crate::arguments::Destroy;
+use crate::commands::rollback::confirmation;
+use crate::connection::{self, Wanted};
+use crate::execution::{self, Relay};
+use crate::failure::{CommandError, ExitCode};
+use crate::settings::Settings;
+use crate::views::output;
+use crate::{identifiers, wiring};
+use platflow_engine::destroy;
+use platflow_engine::drive::StartRun;
+use platflow_engine::event::Direction;
+use platflow_engine::journal::Journal;
+use platflow_engine::name::{EnvironmentName, StepName, WorkflowName};
+use platflow_engine::plan::OnFailure;
+use std::sync::Arc;
+
+/// Makes a destroy run and drives it.
+///
+/// # Errors
+/// No such environment (2), a missing confirmation (6), a run that holds it (6).
+pub async fn execute(arguments: Destroy, settings: &Settings) -> Result<ExitCode, CommandError> {
+    let environment =
+        EnvironmentName::new(&arguments.environment).map_err(|error| CommandError::usage(error.to_string()))?;
+    let store = wiring::open_store(settings)?;
+    let Some(row) = store.environment(&environment).await.map_err(wiring::journal_error)? else {
+        return Err(CommandError::usage(format!("this state file knows no environment {environment}"))
+            .with_remedy("see what it knows with: platflow list"));
+    };
+    let record = store.record(&row.uid).await.map_err(wiring::journal_error)?;
+    if record.is_empty() {
+        output::note(&format!("nothing is on record for environment {environment}: there is nothing to destroy"));
+        return Ok(ExitCode::Done);
+    }
+    if !confirmation(arguments.confirm.as_deref(), &environment)? {
+        return Err(CommandError::new(
+            ExitCode::Stuck,
+            format!("destroying {environment} takes down {} steps and the data in them; nothing was touched", record.len()),
+        )
+        .with_remedy(format!("if that is what you want: platflow destroy {environment} --confirm {environment}")));
+    }
+    let keep: Result<Vec<StepName>, _> = arguments.keep.iter().map(StepName::new).collect();
+    let keep = keep.map_err(|error| CommandError::usage(error.to_string()))?;
+    let wanted = Wanted { account: arguments.account, region: arguments.region };
+    let (connection, _) = connection::connect(settings, &store, &environment, &wanted).await?;
+    let relay = Arc::new(Relay::default());
+    let engine = wiring::engine(settings, &store, &connection, relay.clone(), None).await?;
+    let workflow = WorkflowName::new(format!("destroy-{environment}"))
+        .map_err(|error| CommandError::usage(error.to_string()))?;
+    let plan = destroy::plan(workflow, environment, &record, &engine.catalog);
+    let direction = Direction::Backward { cause: "operator".to_owned(), confirmed: true, keep };
+    let new = StartRun {
+        id: identifiers::run_id()?,
+        plan,
+        environment_uid: row.uid,
+        target: row.target,
+        owner: wiring::this_process()?,
+        on_failure: OnFailure::Park,
+        destroy: Some((record, direction)),
+    };
+    let (lease, run) = engine.start(new).await.map_err(execution::drive_error)?;
+    execution::drive(settings, &engine, &relay, &lease, run).await
+}

@@ -1,0 +1,258 @@
+//! `platflow plan`: look at everything, change nothing, and say what a run would create, adopt, change or leave.
+//!
+//! The steps' own `observe` answers; the context it gets refuses every mutating call.
+
+use crate::arguments::{OutputFormat, WorkflowArguments};
+use crate::connection::{self, Wanted};
+use crate::failure::{CommandError, ExitCode};
+use crate::settings::Settings;
+use crate::views::output;
+use crate::{identifiers, runbook, wiring};
+use async_trait::async_trait;
+use platflow_engine::context::{Context, StepGuard};
+use platflow_engine::drive::{Engine, Unobserved};
+use platflow_engine::failure::{Residue, StepError};
+use platflow_engine::graph::{Graph, StepIndex};
+use platflow_engine::journal::{Journal, RecordedStep};
+use platflow_engine::name::{EnvironmentUid, RunId, StepName};
+use platflow_engine::plan::{OutputLookup, Plan, PlannedStep, Resolved};
+use platflow_engine::step::{Difference, Known, Observation, Ownership};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// What a run would do with a step.
+#[derive(Debug, Clone, PartialEq)]
+enum Verdict {
+    Create,
+    Adopt,
+    Leave,
+    Change(Vec<Difference>),
+    Replace(Vec<Difference>),
+    Refuse(String),
+    Skip(String),
+    Unsure(String),
+}
+
+impl Verdict {
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Adopt => "adopt",
+            Self::Leave => "leave",
+            Self::Change(_) => "change",
+            Self::Replace(_) => "replace",
+            Self::Refuse(_) => "refuse",
+            Self::Skip(_) => "skip",
+            Self::Unsure(_) => "unsure",
+        }
+    }
+
+    fn differences(&self) -> &[Difference] {
+        match self {
+            Self::Change(differences) | Self::Replace(differences) => differences,
+            Self::Create | Self::Adopt | Self::Leave | Self::Refuse(_) | Self::Skip(_) | Self::Unsure(_) => &[],
+        }
+    }
+
+    fn reason(&self) -> Option<&str> {
+        match self {
+            Self::Refuse(reason) | Self::Skip(reason) | Self::Unsure(reason) => Some(reason),
+            Self::Create | Self::Adopt | Self::Leave | Self::Change(_) | Self::Replace(_) => None,
+        }
+    }
+
+    fn changes_something(&self) -> bool {
+        matches!(self, Self::Create | Self::Change(_) | Self::Replace(_))
+    }
+}
+
+/// Refuses every mutation: `begin` of a context over it fails before anything is sent.
+struct ReadOnly;
+
+fn refused() -> StepError {
+    StepError::permanent("a plan changes nothing").leaving(Residue::None)
+}
+
+#[async_trait]
+impl StepGuard for ReadOnly {
+    async fn note(&self, _step: &StepName, _key: &str, _value: Value) -> Result<(), StepError> {
+        Err(refused())
+    }
+    fn lease_left(&self) -> Result<Duration, StepError> {
+        Err(refused())
+    }
+}
+
+#[derive(Default)]
+struct Seen {
+    outputs: HashMap<StepName, Value>,
+    skipped: HashMap<StepName, ()>,
+}
+
+impl OutputLookup for Seen {
+    fn outputs(&self, step: &StepName) -> Option<&Value> {
+        self.outputs.get(step)
+    }
+    fn skipped(&self, step: &StepName) -> bool {
+        self.skipped.contains_key(step)
+    }
+}
+
+/// Observes and prints.
+///
+/// # Errors
+/// What also stops a run before its first fact. Exit 3 when there is something to do.
+pub async fn execute(arguments: WorkflowArguments, settings: &Settings) -> Result<ExitCode, CommandError> {
+    let descriptions = wiring::descriptions(settings).await?;
+    let compiled = runbook::load(&arguments, &descriptions, settings, None)?;
+    let wanted = Wanted { account: arguments.account.clone(), region: arguments.region.clone() };
+    let store = wiring::open_store(settings)?;
+    let (connection, row) = connection::connect(settings, &store, &compiled.plan.environment, &wanted).await?;
+    let record = match &row {
+        Some(row) => store.record(&row.uid).await.map_err(wiring::journal_error)?,
+        None => Vec::new(),
+    };
+    let engine = wiring::engine(settings, &store, &connection, Arc::new(Unobserved), None).await?;
+    let uid = match row {
+        Some(row) => row.uid,
+        None => identifiers::environment_uid()?,
+    };
+    let survey = Survey {
+        engine: &engine,
+        plan: &compiled.plan,
+        record: record.into_iter().map(|step| (step.step.clone(), step)).collect(),
+        uid,
+        run: identifiers::run_id()?,
+    };
+    let verdicts = survey.all().await?;
+    show(settings, &compiled.plan, &verdicts)?;
+    let something = verdicts.values().any(Verdict::changes_something);
+    Ok(if something { ExitCode::Changes } else { ExitCode::Done })
+}
+
+struct Survey<'a> {
+    engine: &'a Engine,
+    plan: &'a Plan,
+    record: BTreeMap<StepName, RecordedStep>,
+    uid: EnvironmentUid,
+    run: RunId,
+}
+
+impl Survey<'_> {
+    async fn all(&self) -> Result<BTreeMap<StepName, Verdict>, CommandError> {
+        let graph = Graph::new(self.plan).map_err(|error| CommandError::usage(error.to_string()))?;
+        let mut seen = Seen::default();
+        let mut verdicts: BTreeMap<StepName, Verdict> = BTreeMap::new();
+        let layers: Vec<Vec<StepIndex>> = graph.layers().into_values().collect();
+        for index in layers.into_iter().flatten() {
+            let Some(step) = graph.step(index) else { continue };
+            // A step whose inputs come from what does not exist yet cannot exist either.
+            let unbuilt = step.needs.iter().any(|need| {
+                !seen.outputs.contains_key(need) && !seen.skipped.contains_key(need)
+            });
+            let verdict = if unbuilt && !self.record.contains_key(&step.name) {
+                Verdict::Create
+            } else {
+                self.one(step, &mut seen).await
+            };
+            if let Verdict::Skip(_) = verdict {
+                seen.skipped.insert(step.name.clone(), ());
+            }
+            verdicts.insert(step.name.clone(), verdict);
+        }
+        Ok(verdicts)
+    }
+
+    async fn one(&self, step: &PlannedStep, seen: &mut Seen) -> Verdict {
+        let recorded = self.record.get(&step.name);
+        let spec = match self.engine.resolver.resolve(self.plan, step, seen) {
+            Ok(Resolved::Spec(spec)) => spec,
+            Ok(Resolved::Skip { reason }) => return Verdict::Skip(reason),
+            Err(_) if recorded.is_none() => return Verdict::Create,
+            Err(error) => return Verdict::Unsure(error.to_string()),
+        };
+        let Some(kind) = self.engine.catalog.step(&step.kind) else {
+            return Verdict::Unsure(format!("no step kind {}", step.kind));
+        };
+        let known = Known {
+            outputs: recorded.and_then(|row| row.outputs.clone()),
+            notes: recorded.map(|row| row.notes.clone()).unwrap_or_default(),
+            uncertain: recorded.is_some_and(|row| !row.settled),
+            intended_at: None,
+        };
+        match kind.observe(&spec, &known, &self.context(step, recorded)).await {
+            Ok(Observation::Absent) => Verdict::Create,
+            Ok(Observation::Present { ownership: Ownership::Foreign(owner), .. }) => {
+                Verdict::Refuse(format!("it exists and belongs to {owner}"))
+            }
+            Ok(Observation::Present { outputs, differences, .. }) => {
+                seen.outputs.insert(step.name.clone(), outputs);
+                if differences.iter().any(|difference| difference.replace) {
+                    Verdict::Replace(differences)
+                } else if !differences.is_empty() {
+                    Verdict::Change(differences)
+                } else if recorded.is_some() {
+                    Verdict::Leave
+                } else {
+                    Verdict::Adopt
+                }
+            }
+            Ok(Observation::Changing { reason, .. } | Observation::Unknown { reason }) => Verdict::Unsure(reason),
+            Err(error) => Verdict::Unsure(error.to_string()),
+        }
+    }
+
+    fn context(&self, step: &PlannedStep, recorded: Option<&RecordedStep>) -> Context {
+        Context {
+            step: step.name.clone(),
+            run: self.run.clone(),
+            environment: self.plan.environment.clone(),
+            environment_uid: self.uid.clone(),
+            attempt: 1,
+            generation: recorded.map_or(0, |row| row.generation),
+            clock: Arc::clone(&self.engine.clock),
+            cancelled: CancellationToken::new(),
+            guard: Arc::new(ReadOnly),
+        }
+    }
+}
+
+fn show(settings: &Settings, plan: &Plan, verdicts: &BTreeMap<StepName, Verdict>) -> Result<(), CommandError> {
+    let kind = |name: &StepName| {
+        plan.steps.iter().find(|step| step.name == *name).map(|step| step.kind.to_string()).unwrap_or_default()
+    };
+    if settings.output != OutputFormat::Text {
+        let steps: Vec<Value> = verdicts
+            .iter()
+            .map(|(name, verdict)| {
+                json!({
+                    "name": name,
+                    "kind": kind(name),
+                    "action": verdict.word(),
+                    "differences": verdict.differences(),
+                    "reason": verdict.reason(),
+                })
+            })
+            .collect();
+        return output::json(&json!({
+            "schema_version": 1,
+            "workflow": plan.workflow,
+            "environment": plan.environment,
+            "steps": steps,
+        }));
+    }
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for (name, verdict) in verdicts {
+        *counts.entry(verdict.word()).or_default() += 1;
+        let reason = verdict.reason().map(|reason| format!("  {reason}")).unwrap_or_default();
+        output::line(&format!("{:<8} {:<42} {}{reason}", verdict.word(), name, kind(name)))?;
+        for difference in verdict.differences() {
+            output::line(&format!("           {}: {} -> {}", difference.field, difference.found, difference.wanted))?;
+        }
+    }
+    let summary: Vec<String> = counts.iter().map(|(word, count)| format!("{count} {word}")).collect();
+    output::line(&format!("{}: {}; nothing was changed", plan.environment, summary.join(", ")))
+}

@@ -1,0 +1,20 @@
+//! The generated reference: step kinds as Markdown, the language as a JSON Schema.
+
+use crate::arguments::{Reference, ReferenceTopic};
+use crate::failure::{CommandError, ExitCode};
+use crate::settings::Settings;
+use crate::views::output;
+use crate::wiring;
+
+/// Prints it.
+///
+/// # Errors
+/// When stdout is closed.
+pub async fn execute(arguments: &Reference, settings: &Settings) -> Result<ExitCode, CommandError> {
+    let catalog = wiring::descriptions(settings).await?;
+    match arguments.what {
+        ReferenceTopic::Steps => output::bytes(platflow_workflows::reference(&catalog).as_bytes())?,
+        ReferenceTopic::Schema => output::json(&platflow_workflows::schema(&catalog))?,
+    }
+    Ok(ExitCode::Done)
+}
