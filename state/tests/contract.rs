@@ -340,3 +340,11 @@ on!(
         (folder, store)
     }
 );
+
+on!(
+    memory,
+    fn make() -> ((), Made) {
+        let clock = Arc::new(platflow_engine::clock::ScaledClock::real());
+        ((), Arc::new(platflow_engine::memory::MemoryJournal::new(clock)))
+    }
+);
