@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use axum::extract::ws::{Message, WebSocket};
-use bytes::{BufMut as _, Bytes, BytesMut};
+use bytes::{BufMut as _, BytesMut};
 use futures::SinkExt as _;
 use futures::stream::{SplitSink, StreamExt as _};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf};
@@ -99,5 +99,4 @@ async fn read_all(mut reader: ReadHalf<Box<dyn PodStream>>, channel: u8, frames:
     if frames.send(Message::Close(None)).await.is_err() {
         tracing::debug!("the client left before the pod's end of stream");
     }
-    let _: Bytes = Bytes::new();
 }

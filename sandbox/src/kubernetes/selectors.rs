@@ -143,7 +143,7 @@ pub(crate) struct FieldSelector(Vec<(String, String, bool)>);
 
 impl FieldSelector {
     /// Parses the query form and checks the fields that a kind supports.
-    pub(crate) fn parse(input: &str, api_version: &str, kind: &str, supported: &[&str]) -> Result<Self, Refusal> {
+    pub(crate) fn parse(input: &str, supported: &[&str]) -> Result<Self, Refusal> {
         let mut terms = Vec::new();
         for part in input.split(',').filter(|part| !part.is_empty()) {
             let (path, value, equal) = if let Some((path, value)) = part.split_once("!=") {
@@ -154,14 +154,7 @@ impl FieldSelector {
                 return Err(Refusal::bad_request(format!("invalid selector: '{input}'; can't understand '{part}'")));
             };
             if !["metadata.name", "metadata.namespace"].contains(&path) && !supported.contains(&path) {
-                let version = if api_version.contains('/') {
-                    format!("{api_version}, Kind={kind}")
-                } else {
-                    format!("/{api_version}, Kind={kind}")
-                };
-                let shown = if supported.is_empty() { String::new() } else { String::new() };
-                let _ = version;
-                return Err(Refusal::bad_request(format!("field label not supported: {path}{shown}")));
+                return Err(Refusal::bad_request(format!("field label not supported: {path}")));
             }
             terms.push((path.to_owned(), value.to_owned(), equal));
         }

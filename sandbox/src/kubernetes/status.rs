@@ -193,6 +193,12 @@ impl Refusal {
         self
     }
 
+    /// Attaches the one cause of an internal error: a message alone.
+    pub(crate) fn with_cause_message(mut self, message: &str) -> Self {
+        self.details = Some(json!({"causes": [{"message": message}]}));
+        self
+    }
+
     /// Asks to come back after some seconds.
     pub(crate) fn with_retry_after(mut self, seconds: u32) -> Self {
         self.retry_after = Some(seconds);

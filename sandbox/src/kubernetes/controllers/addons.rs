@@ -1,7 +1,7 @@
 //! EKS add-ons as the workloads they install, and their health.
 
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::super::cluster::Cluster;
 use super::super::model::AddonHealth;
@@ -122,6 +122,5 @@ pub(crate) fn health(cluster: &Cluster, addon: &str) -> AddonHealth {
             _ => {}
         }
     }
-    let _: Option<&Value> = None;
     AddonHealth::Healthy
 }

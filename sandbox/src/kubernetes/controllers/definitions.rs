@@ -33,8 +33,6 @@ pub(crate) fn look(look: &mut Look<'_>, key: &Key) {
             finalizers.push(json!(CLEANUP));
         }
     });
-    let (group, plural) = (text(&crd, "/spec/group").to_owned(), text(&crd, "/spec/names/plural").to_owned());
-    let _ = (group, plural);
 }
 
 fn clean_up(look: &mut Look<'_>, key: &Key, crd: &Value) {

@@ -7,6 +7,13 @@ mod definitions;
 mod garbage;
 mod namespaces;
 pub(crate) mod nodes;
+mod operators;
+mod pods;
+mod schedule;
+mod services;
+mod stateful;
+pub(crate) mod storage;
+mod workloads;
 
 use std::sync::Arc;
 
@@ -64,6 +71,26 @@ fn reconcile(look: &mut Look<'_>, key: &Key) {
         ("", "namespaces") => namespaces::look(look, key),
         ("apiextensions.k8s.io", "customresourcedefinitions") => definitions::look(look, key),
         ("", "nodes") => nodes::look(look, key),
+        ("", "pods") => pods::look(look, key),
+        ("", "persistentvolumeclaims") => storage::claim(look, key),
+        ("", "persistentvolumes") => storage::volume(look, key),
+        ("", "services") => services::service(look, key),
+        ("", "resourcequotas") => services::resource_quota(look, key),
+        ("policy", "poddisruptionbudgets") => services::budget(look, key),
+        ("apps", "deployments") => {
+            workloads::deployment(look, key);
+            operators::workload(look, key);
+        }
+        ("apps", "replicasets") => workloads::replica_set(look, key),
+        ("apps", "statefulsets") => {
+            stateful::stateful_set(look, key);
+            operators::workload(look, key);
+        }
+        ("apps", "daemonsets") => stateful::daemon_set(look, key),
+        ("batch", "jobs") => stateful::job(look, key),
+        ("argoproj.io", "applications") => operators::application(look, key),
+        ("external-secrets.io", "clustersecretstores" | "secretstores") => operators::store(look, key),
+        ("external-secrets.io", "externalsecrets") => operators::external_secret(look, key),
         _ => {}
     }
     garbage::look(look, key);
@@ -80,6 +107,7 @@ fn notice(cluster: &mut Cluster, change: &Change, now: Timestamp) {
             cluster.ask(owner, now, 50);
         }
     }
+    related(cluster, key, now);
     if change.kind == ChangeKind::Deleted {
         for dependent in garbage::dependents(cluster, object::uid(&change.object)) {
             cluster.ask(dependent, now, 50);
@@ -91,6 +119,36 @@ fn notice(cluster: &mut Cluster, change: &Change, now: Timestamp) {
         {
             cluster.ask(Key::core("namespaces", "", &key.namespace), now, 500);
         }
+    }
+}
+
+/// What else has to be looked at when an object of some kind changes.
+fn related(cluster: &mut Cluster, key: &Key, now: Timestamp) {
+    let mut ask_all = |group: &str, resource: &str, namespace: Option<&str>, after_ms: i64| {
+        for (each, _) in all(cluster, group, resource, namespace) {
+            cluster.ask(each, now, after_ms);
+        }
+    };
+    let own = Some(key.namespace.as_str());
+    match (key.group.as_str(), key.resource.as_str()) {
+        ("", "pods") => {
+            ask_all("", "services", own, 100);
+            ask_all("policy", "poddisruptionbudgets", own, 100);
+            ask_all("", "resourcequotas", own, 500);
+        }
+        ("", "nodes") => {
+            ask_all("apps", "daemonsets", None, 100);
+            ask_all("", "pods", None, 200);
+        }
+        ("", "persistentvolumeclaims") => {
+            ask_all("", "pods", own, 100);
+            ask_all("", "persistentvolumes", None, 100);
+            ask_all("", "resourcequotas", own, 500);
+        }
+        ("storage.k8s.io", "storageclasses") => ask_all("", "persistentvolumeclaims", None, 10_000),
+        ("", "resourcequotas") => {}
+        _ if !key.namespace.is_empty() => ask_all("", "resourcequotas", own, 500),
+        _ => {}
     }
 }
 

@@ -121,10 +121,7 @@ pub(crate) fn delete(call: &mut Call<'_>, resource: &Resource, place: &Place) ->
     if resource.is("batch", "jobs") && options.propagation.is_none() {
         call.warnings.push("child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set propagationPolicy=Orphan to suppress this warning".to_owned());
     }
-    let before = call.cluster.store.version();
-    let undo = options.dry_run.then(|| (*object).clone());
     let fate = remove_one(call, resource, &key, &options);
-    let _ = before;
     let (status, body) = match fate {
         Fate::Lingers => {
             (200, call.cluster.object(&key).map_or_else(|| shown(resource, &object), |now| shown(resource, &now)))
@@ -142,10 +139,6 @@ pub(crate) fn delete(call: &mut Call<'_>, resource: &Resource, place: &Place) ->
             )
         }
     };
-    if let Some(object) = undo {
-        // A dry run decided everything on the copy that `remove_one` did not touch.
-        let _ = object;
-    }
     Ok(Answer::Object(status, body))
 }
 

@@ -151,7 +151,7 @@ impl Call<'_> {
             }
             return Ok(resource);
         }
-        if super::discovery::api_service_is_down(self.cluster, &place.group, &place.version) {
+        if discovery::api_service_is_down(self.cluster, &place.group, &place.version) {
             return Err(Refusal::text(503, "service unavailable\n"));
         }
         let served = self.cluster.resources().any(|each| each.group == place.group && each.version == place.version);

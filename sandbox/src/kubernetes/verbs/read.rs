@@ -46,12 +46,7 @@ impl Selection {
                 .request
                 .query("fieldSelector")
                 .map(|text| {
-                    FieldSelector::parse(
-                        text,
-                        &resource.api_version(),
-                        &resource.kind,
-                        selectable_fields(&resource.group, &resource.plural),
-                    )
+                    FieldSelector::parse(text, selectable_fields(&resource.group, &resource.plural))
                 })
                 .transpose()?
                 .unwrap_or_default(),

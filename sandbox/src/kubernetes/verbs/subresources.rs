@@ -209,7 +209,7 @@ fn log(call: &mut Call<'_>, resource: &Resource, place: &Place) -> Result<Answer
             object::name(&pod)
         )));
     }
-    let body = super::super::object::annotation(&pod, "sandbox.platflow/log").unwrap_or_default().to_owned();
+    let body = object::annotation(&pod, "sandbox.platflow/log").unwrap_or_default().to_owned();
     Ok(Answer::Reply(KubeReply::Text { status: 200, content_type: "text/plain".to_owned(), headers: Vec::new(), body }))
 }
 
