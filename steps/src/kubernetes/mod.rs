@@ -11,6 +11,7 @@ mod clusterwide;
 mod difference;
 pub(crate) mod documents;
 pub(crate) mod failure;
+pub(crate) mod installation;
 mod namespaced;
 pub(crate) mod objects;
 pub(crate) mod rollout;
