@@ -1,5 +1,11 @@
 //! Simulated AWS, Kubernetes and Vault endpoints over loopback HTTP, for the first minute without an account and for
 //! honest crash tests. It knows nothing of the engine.
 
-pub mod kubernetes;
+pub mod aws;
+pub mod clock;
+pub mod control;
+pub mod faults;
+pub mod persistence;
+pub mod server;
 pub mod vault;
+pub mod world;

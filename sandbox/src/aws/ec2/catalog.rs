@@ -1,0 +1,138 @@
+//! What AWS offers: availability zones and instance types. The numbers are those of the public instance type pages.
+
+use serde_json::{Value, json};
+
+use super::super::wire::{Refusal, items, text, texts};
+use super::super::{Answer, Call};
+
+/// An instance type: name, virtual CPUs, memory, architecture, most pods.
+pub(in super::super) const INSTANCE_TYPES: &[(&str, u32, u64, &str, u32)] = &[
+    ("t3.medium", 2, 4_096, "x86_64", 17),
+    ("t3.large", 2, 8_192, "x86_64", 35),
+    ("t3.xlarge", 4, 16_384, "x86_64", 58),
+    ("t3.2xlarge", 8, 32_768, "x86_64", 58),
+    ("t3a.large", 2, 8_192, "x86_64", 35),
+    ("t3a.xlarge", 4, 16_384, "x86_64", 58),
+    ("t4g.medium", 2, 4_096, "arm64", 17),
+    ("t4g.large", 2, 8_192, "arm64", 35),
+    ("t4g.xlarge", 4, 16_384, "arm64", 58),
+    ("m5.large", 2, 8_192, "x86_64", 29),
+    ("m5.xlarge", 4, 16_384, "x86_64", 58),
+    ("m5a.xlarge", 4, 16_384, "x86_64", 58),
+    ("m5.2xlarge", 8, 32_768, "x86_64", 58),
+    ("m6i.large", 2, 8_192, "x86_64", 29),
+    ("m6i.xlarge", 4, 16_384, "x86_64", 58),
+    ("m6i.2xlarge", 8, 32_768, "x86_64", 58),
+    ("m6a.large", 2, 8_192, "x86_64", 29),
+    ("m6a.xlarge", 4, 16_384, "x86_64", 58),
+    ("m6a.2xlarge", 8, 32_768, "x86_64", 58),
+    ("m7i.large", 2, 8_192, "x86_64", 29),
+    ("m7i.xlarge", 4, 16_384, "x86_64", 58),
+    ("m6g.large", 2, 8_192, "arm64", 29),
+    ("m6g.xlarge", 4, 16_384, "arm64", 58),
+    ("m7g.large", 2, 8_192, "arm64", 29),
+    ("m7g.xlarge", 4, 16_384, "arm64", 58),
+    ("r5.large", 2, 16_384, "x86_64", 29),
+    ("r5.xlarge", 4, 32_768, "x86_64", 58),
+    ("r6i.large", 2, 16_384, "x86_64", 29),
+    ("r6i.xlarge", 4, 32_768, "x86_64", 58),
+    ("r6g.large", 2, 16_384, "arm64", 29),
+    ("r6g.xlarge", 4, 32_768, "arm64", 58),
+    ("r6g.2xlarge", 8, 65_536, "arm64", 58),
+    ("r7g.large", 2, 16_384, "arm64", 29),
+    ("r7g.xlarge", 4, 32_768, "arm64", 58),
+    ("c6i.large", 2, 4_096, "x86_64", 29),
+    ("c6i.xlarge", 4, 8_192, "x86_64", 58),
+    ("c6g.large", 2, 4_096, "arm64", 29),
+    ("c7g.xlarge", 4, 8_192, "arm64", 58),
+];
+
+/// The zones of a region: names and ids. Ids are not in the order of names, as in most accounts.
+pub(in super::super) fn zones(region: &str) -> Vec<(String, String)> {
+    let mut parts = region.split('-');
+    let area = parts.next().unwrap_or_default();
+    let direction = match parts.next().unwrap_or_default() {
+        "northeast" => "ne",
+        "northwest" => "nw",
+        "southeast" => "se",
+        "southwest" => "sw",
+        other => other.get(..1).unwrap_or_default(),
+    };
+    let number = parts.next().unwrap_or_default();
+    let order: &[(char, u8)] = if region == "us-east-1" {
+        &[('a', 1), ('b', 2), ('c', 4), ('d', 6), ('e', 3), ('f', 5)]
+    } else {
+        &[('a', 2), ('b', 3), ('c', 1)]
+    };
+    order
+        .iter()
+        .map(|(letter, id)| (format!("{region}{letter}"), format!("{area}{direction}{number}-az{id}")))
+        .collect()
+}
+
+pub(super) fn describe_zones(call: &Call<'_>, input: &Value) -> Answer {
+    let mut found: Vec<Value> = zones(call.region).into_iter().map(|(name, id)| json!({
+        "zoneName": name, "zoneId": id, "zoneState": "available", "regionName": call.region, "groupName": call.region, "networkBorderGroup": call.region,
+        "zoneType": "availability-zone", "optInStatus": "opt-in-not-required", "messageSet": [],
+    })).collect();
+    for filter in items(input, "/Filter") {
+        let field = match text(&filter, "/Name") {
+            "zone-type" => "zoneType",
+            "zone-id" => "zoneId",
+            "zone-name" => "zoneName",
+            "state" => "zoneState",
+            "region-name" => "regionName",
+            "opt-in-status" => "optInStatus",
+            other => return Err(Refusal::bad("InvalidParameterValue", format!("The filter '{other}' is invalid"))),
+        };
+        let wanted = texts(&filter, "/Value");
+        found.retain(|zone| wanted.iter().any(|wanted| zone[field] == json!(wanted)));
+    }
+    Ok(json!({"availabilityZoneInfo": found}))
+}
+
+pub(super) fn describe_types(input: &Value) -> Answer {
+    let wanted = texts(input, "/InstanceType");
+    for name in &wanted {
+        if !INSTANCE_TYPES.iter().any(|(known, ..)| known == name) {
+            return Err(Refusal::bad(
+                "InvalidInstanceType",
+                format!("The following supplied instance types do not exist: [{name}]"),
+            ));
+        }
+    }
+    let found: Vec<Value> = INSTANCE_TYPES.iter().filter(|(name, ..)| wanted.is_empty() || wanted.iter().any(|wanted| wanted == name))
+        .map(|(name, cpu, memory, arch, _)| json!({
+            "instanceType": name, "currentGeneration": true, "processorInfo": {"supportedArchitectures": [arch]}, "vCpuInfo": {"defaultVCpus": cpu}, "memoryInfo": {"sizeInMiB": memory},
+            "supportedUsageClasses": ["on-demand", "spot"], "supportedVirtualizationTypes": ["hvm"],
+        })).collect();
+    Ok(json!({"instanceTypeSet": found}))
+}
+
+pub(super) fn offerings(call: &Call<'_>, input: &Value) -> Answer {
+    let location = match text(input, "/LocationType") {
+        "" => "region",
+        other => other,
+    };
+    let places: Vec<String> = match location {
+        "availability-zone" => zones(call.region).into_iter().map(|(name, _)| name).collect(),
+        "availability-zone-id" => zones(call.region).into_iter().map(|(_, id)| id).collect(),
+        _ => vec![call.region.to_owned()],
+    };
+    let mut found: Vec<Value> = INSTANCE_TYPES
+        .iter()
+        .flat_map(|(name, ..)| {
+            places.iter().map(move |place| json!({"instanceType": name, "locationType": location, "location": place}))
+        })
+        .collect();
+    for filter in items(input, "/Filter") {
+        let field = match text(&filter, "/Name") {
+            "instance-type" => "instanceType",
+            "location" => "location",
+            other => return Err(Refusal::bad("InvalidParameterValue", format!("The filter '{other}' is invalid"))),
+        };
+        let wanted = texts(&filter, "/Value");
+        found.retain(|one| wanted.iter().any(|wanted| one[field] == json!(wanted)));
+    }
+    Ok(json!({"instanceTypeOfferingSet": found}))
+}

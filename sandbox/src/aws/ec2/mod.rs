@@ -1,0 +1,158 @@
+//! EC2: which operation is answered where, and tags. The resources themselves are in the modules beside it.
+
+mod catalog;
+mod describe;
+mod gateways;
+mod groups;
+mod network;
+mod routes;
+mod templates;
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::wire::{Refusal, items, text, texts};
+use super::{Answer, Call, tag_list, tags_of, unknown};
+
+pub(super) use catalog::{INSTANCE_TYPES, zones};
+pub(super) use groups::in_use as group_in_use;
+pub(super) use network::{NewInterface, interface, take_group, volume_body};
+pub(super) use routes::{blackhole, has_way_out};
+
+/// Answers one EC2 call.
+pub(super) fn dispatch(call: &mut Call<'_>, input: &Value) -> Answer {
+    match call.operation {
+        "CreateVpc" => network::create_vpc(call, input),
+        "DeleteVpc" => network::delete_vpc(call, input),
+        "DescribeVpcAttribute" => network::vpc_attribute(call, input),
+        "ModifyVpcAttribute" => network::modify_vpc(call, input),
+        "CreateSubnet" => network::create_subnet(call, input),
+        "DeleteSubnet" => network::delete_subnet(call, input),
+        "ModifySubnetAttribute" => network::modify_subnet(call, input),
+        "DeleteNetworkInterface" => network::delete_interface(call, input),
+        "DeleteVolume" => network::delete_volume(call, input),
+        "CreateInternetGateway" => gateways::create_internet(call, input),
+        "AttachInternetGateway" => gateways::attach(call, input),
+        "DetachInternetGateway" => gateways::detach(call, input),
+        "DeleteInternetGateway" => gateways::delete_internet(call, input),
+        "AllocateAddress" => gateways::allocate(call, input),
+        "ReleaseAddress" => gateways::release(call, input),
+        "CreateNatGateway" => call.once(text(input, "/ClientToken"), input, "IdempotentParameterMismatch", |call| {
+            gateways::create_nat(call, input)
+        }),
+        "DeleteNatGateway" => gateways::delete_nat(call, input),
+        "CreateRouteTable" => call.once(text(input, "/ClientToken"), input, "IdempotentParameterMismatch", |call| {
+            routes::create_table(call, input)
+        }),
+        "DeleteRouteTable" => routes::delete_table(call, input),
+        "CreateRoute" => routes::create_route(call, input, false),
+        "ReplaceRoute" => routes::create_route(call, input, true),
+        "DeleteRoute" => routes::delete_route(call, input),
+        "AssociateRouteTable" => routes::associate(call, input),
+        "DisassociateRouteTable" => routes::disassociate(call, input),
+        "CreateSecurityGroup" => groups::create(call, input),
+        "DeleteSecurityGroup" => groups::delete(call, input),
+        "AuthorizeSecurityGroupIngress" => groups::authorize(call, input, "ipPermissions"),
+        "AuthorizeSecurityGroupEgress" => groups::authorize(call, input, "ipPermissionsEgress"),
+        "RevokeSecurityGroupIngress" => groups::revoke(call, input, "ipPermissions"),
+        "RevokeSecurityGroupEgress" => groups::revoke(call, input, "ipPermissionsEgress"),
+        "DescribeSecurityGroupRules" => groups::describe_rules(call, input),
+        "CreateLaunchTemplate" => {
+            call.once(text(input, "/ClientToken"), input, "IdempotentParameterMismatch", |call| {
+                templates::create(call, input)
+            })
+        }
+        "CreateLaunchTemplateVersion" => {
+            call.once(text(input, "/ClientToken"), input, "IdempotentParameterMismatch", |call| {
+                templates::create_version(call, input)
+            })
+        }
+        "ModifyLaunchTemplate" => templates::modify(call, input),
+        "DeleteLaunchTemplate" => templates::delete(call, input),
+        "DescribeLaunchTemplateVersions" => templates::versions(call, input),
+        "CreateTags" => change_tags(call, input, true),
+        "DeleteTags" => change_tags(call, input, false),
+        "DescribeTags" => describe::tags(call, input),
+        "DescribeAvailabilityZones" => catalog::describe_zones(call, input),
+        "DescribeInstanceTypes" => catalog::describe_types(input),
+        "DescribeInstanceTypeOfferings" => catalog::offerings(call, input),
+        "DescribeInstances" => describe::instances(call, input),
+        "DescribeAccountAttributes" => Ok(json!({"accountAttributeSet": []})),
+        operation if operation.starts_with("Describe") => describe::resources(call, input),
+        _ => unknown(call),
+    }
+}
+
+/// The tags that a create carries for its own kind of resource.
+fn specified(input: &Value, resource: &str) -> BTreeMap<String, String> {
+    items(input, "/TagSpecification")
+        .iter()
+        .filter(|one| text(one, "/ResourceType") == resource)
+        .flat_map(|one| tags_of(&items(one, "/Tag"), "Key", "Value"))
+        .collect()
+}
+
+/// A record's body as answered: public fields and tags.
+fn shown(body: &Value, tags: &BTreeMap<String, String>) -> Value {
+    let mut body = body.clone();
+    if let Some(fields) = body.as_object_mut() {
+        fields.insert("tagSet".to_owned(), tag_list(tags, "key", "value"));
+    }
+    body
+}
+
+/// The kind of resource an EC2 id belongs to.
+fn kind_of(id: &str) -> &'static str {
+    let prefix = id.split('-').next().unwrap_or_default();
+    match prefix {
+        "vpc" => "ec2:vpc",
+        "subnet" => "ec2:subnet",
+        "igw" => "ec2:internet-gateway",
+        "nat" => "ec2:nat-gateway",
+        "eipalloc" => "ec2:elastic-ip",
+        "rtb" => "ec2:route-table",
+        "sg" => "ec2:security-group",
+        "lt" => "ec2:launch-template",
+        "i" => "ec2:instance",
+        "vol" => "ec2:volume",
+        _ => "ec2:network-interface",
+    }
+}
+
+fn change_tags(call: &mut Call<'_>, input: &Value, add: bool) -> Answer {
+    let ids = texts(input, "/ResourceId");
+    for id in &ids {
+        if call.get(kind_of(id), id).is_none() {
+            return Err(Refusal::bad("InvalidID", format!("The ID '{id}' is not valid")));
+        }
+    }
+    let tags = tags_of(&items(input, "/Tag"), "Key", "Value");
+    if tags.keys().any(|key| key.starts_with("aws:")) {
+        return Err(Refusal::bad(
+            "InvalidParameterValue",
+            "Tag keys starting with 'aws:' are reserved for internal use",
+        ));
+    }
+    for id in &ids {
+        if let Some(record) = call.get_mut(kind_of(id), id) {
+            for (key, value) in &tags {
+                if add {
+                    record.tags.insert(key.clone(), value.clone());
+                } else {
+                    record.tags.remove(key);
+                }
+            }
+        }
+    }
+    Ok(json!({"return": true}))
+}
+
+/// The record an operation names, or the refusal that it is not there.
+fn existing<'a>(call: &'a mut Call<'_>, kind: &str, id: &str, code: &str) -> Result<&'a mut super::Record, Refusal> {
+    call.get_mut(kind, id).ok_or_else(|| Refusal::bad(code, format!("The ID '{id}' does not exist")))
+}
+
+fn violation(what: &str, id: &str) -> Refusal {
+    Refusal::bad("DependencyViolation", format!("The {what} '{id}' has dependencies and cannot be deleted."))
+}

@@ -1,0 +1,185 @@
+//! The services of which a few calls are enough: STS, CloudWatch Logs, ELBv2, Auto Scaling, Service Quotas, Tagging.
+
+use serde_json::{Value, json};
+
+use super::wire::{Refusal, items, need, number, page, text, texts};
+use super::{Answer, Call, tag_list, unknown};
+
+const LOG_GROUP: &str = "logs:log-group";
+const BALANCER: &str = "elbv2:load-balancer";
+
+pub(super) fn sts(call: &mut Call<'_>, _input: &Value) -> Answer {
+    if call.operation != "GetCallerIdentity" {
+        return unknown(call);
+    }
+    Ok(json!({"Arn": call.principal, "UserId": "AIDAPLATFLOW", "Account": call.account()}))
+}
+
+fn no_group() -> Refusal {
+    Refusal::bad("ResourceNotFoundException", "The specified log group does not exist.")
+}
+
+pub(super) fn logs(call: &mut Call<'_>, input: &Value) -> Answer {
+    if call.operation == "DescribeLogGroups" {
+        let prefix = text(input, "/logGroupNamePrefix");
+        let found: Vec<Value> =
+            call.all(LOG_GROUP).filter(|group| group.id.starts_with(prefix)).map(|group| group.body.clone()).collect();
+        let (found, next) = page(
+            found,
+            Some(number(input, "/limit").and_then(|size| usize::try_from(size).ok()).unwrap_or(50)),
+            text(input, "/nextToken"),
+        );
+        return Ok(json!({"logGroups": found, "nextToken": next}));
+    }
+    let arn = text(input, "/resourceArn").trim_end_matches(":*");
+    let name = if arn.is_empty() {
+        need(input, "logGroupName")?.to_owned()
+    } else {
+        arn.split(":log-group:").nth(1).unwrap_or_default().to_owned()
+    };
+    let given: std::collections::BTreeMap<String, String> = input
+        .get("tags")
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+        .map(|(key, value)| (key.clone(), value.as_str().unwrap_or_default().to_owned()))
+        .collect();
+    if call.operation == "CreateLogGroup" {
+        if call.get(LOG_GROUP, &name).is_some() {
+            return Err(Refusal::bad("ResourceAlreadyExistsException", "The specified log group already exists"));
+        }
+        let arn = call.arn("logs", &format!("log-group:{name}"));
+        let body = json!({"logGroupName": name, "creationTime": call.now_ms, "arn": format!("{arn}:*"), "logGroupArn": arn, "storedBytes": 0, "metricFilterCount": 0});
+        let record = call.record(LOG_GROUP, &name, body, given);
+        call.state.put(record);
+        return Ok(Value::Null);
+    }
+    let operation = call.operation.to_owned();
+    let group = call.get_mut(LOG_GROUP, &name).ok_or_else(no_group)?;
+    match operation.as_str() {
+        "DeleteLogGroup" => {
+            call.remove(LOG_GROUP, &name);
+        }
+        "PutRetentionPolicy" => group.set("retentionInDays", input["retentionInDays"].clone()),
+        "DeleteRetentionPolicy" => group.set("retentionInDays", Value::Null),
+        "TagResource" => group.tags.extend(given),
+        "UntagResource" => {
+            for key in texts(input, "/tagKeys") {
+                group.tags.remove(&key);
+            }
+        }
+        "ListTagsForResource" => return Ok(json!({"tags": group.tags})),
+        _ => return unknown(call),
+    }
+    Ok(Value::Null)
+}
+
+pub(super) fn load_balancing(call: &mut Call<'_>, input: &Value) -> Answer {
+    match call.operation {
+        "DescribeLoadBalancers" => {
+            Ok(json!({"LoadBalancers": call.all(BALANCER).map(|one| &one.body).collect::<Vec<_>>()}))
+        }
+        "DescribeTargetGroups" => {
+            Ok(json!({"TargetGroups": call.all("elbv2:target-group").map(|one| &one.body).collect::<Vec<_>>()}))
+        }
+        "DescribeTags" => {
+            let wanted = texts(input, "/ResourceArns");
+            let found: Vec<Value> = call
+                .all(BALANCER)
+                .filter(|one| wanted.contains(&one.id))
+                .map(|one| json!({"ResourceArn": one.id, "Tags": tag_list(&one.tags, "Key", "Value")}))
+                .collect();
+            Ok(json!({"TagDescriptions": found}))
+        }
+        "DeleteLoadBalancer" => {
+            let arn = need(input, "LoadBalancerArn")?;
+            if let Some(gone) = call.remove(BALANCER, arn) {
+                for eni in texts(&gone.body, "/_interfaces") {
+                    call.remove("ec2:network-interface", &eni);
+                }
+            }
+            Ok(json!({}))
+        }
+        "DeleteTargetGroup" => {
+            call.remove("elbv2:target-group", need(input, "TargetGroupArn")?);
+            Ok(json!({}))
+        }
+        _ => unknown(call),
+    }
+}
+
+pub(super) fn auto_scaling(call: &mut Call<'_>, input: &Value) -> Answer {
+    match call.operation {
+        "DescribeAutoScalingGroups" => {
+            let wanted = texts(input, "/AutoScalingGroupNames");
+            Ok(
+                json!({"AutoScalingGroups": call.all("autoscaling:group").filter(|one| wanted.is_empty() || wanted.contains(&one.id)).map(|one| &one.body).collect::<Vec<_>>()}),
+            )
+        }
+        "DescribeScalingActivities" => {
+            let name = text(input, "/AutoScalingGroupName");
+            let found: Vec<Value> = call.all("autoscaling:group").filter(|one| one.id == name).flat_map(|one| items(&one.body, "/Instances").into_iter().enumerate().map(|(index, instance)| json!({
+                "ActivityId": format!("{}-{index}", one.id), "AutoScalingGroupName": one.id, "StatusCode": "Successful", "Progress": 100, "StartTime": one.body["CreatedTime"],
+                "Description": format!("Launching a new EC2 instance: {}", text(&instance, "/InstanceId")), "Cause": "desired capacity changed",
+            })).collect::<Vec<_>>()).collect();
+            Ok(json!({"Activities": found}))
+        }
+        _ => unknown(call),
+    }
+}
+
+pub(super) fn quotas(call: &mut Call<'_>, input: &Value) -> Answer {
+    if call.operation != "GetServiceQuota" {
+        return unknown(call);
+    }
+    let code = need(input, "QuotaCode")?;
+    let value = match code {
+        "L-F678F1CE" | "L-0263D0A3" | "L-FE5A380F" | "L-A4707A72" => 5,
+        "L-1216C47A" | "L-34B43A08" => 64,
+        "L-1194D53C" => 100,
+        _ => {
+            return Err(Refusal::bad(
+                "NoSuchResourceException",
+                format!("The request failed because the specified quota {code} does not exist."),
+            ));
+        }
+    };
+    Ok(json!({"Quota": {"ServiceCode": input["ServiceCode"], "QuotaCode": code, "Value": value, "Adjustable": true}}))
+}
+
+/// `GetResources`: by tag, over all services of the region.
+pub(super) fn tagging(call: &mut Call<'_>, input: &Value) -> Answer {
+    if call.operation != "GetResources" {
+        return unknown(call);
+    }
+    let (kinds, filters) = (texts(input, "/ResourceTypeFilters"), items(input, "/TagFilters"));
+    let account = call.account();
+    let mut found = Vec::new();
+    for record in call.state.records().filter(|record| record.region == call.region && !record.tags.is_empty()) {
+        let (service, rest) = record.kind.split_once(':').unwrap_or_default();
+        let kind = match record.kind.as_str() {
+            "ec2:nat-gateway" => "ec2:natgateway",
+            "logs:log-group" => "logs:log-group",
+            other => other,
+        };
+        let wanted_kind = kinds.is_empty() || kinds.iter().any(|wanted| wanted == kind || wanted == service);
+        let wanted_tags = filters.iter().all(|filter| {
+            let values = texts(filter, "/Values");
+            record.tags.get(text(filter, "/Key")).is_some_and(|value| values.is_empty() || values.contains(value))
+        });
+        let arn = ["/arn", "/Arn", "/nodegroupArn", "/addonArn", "/accessEntryArn", "/LoadBalancerArn"]
+            .iter()
+            .map(|field| record.text(field))
+            .find(|arn| !arn.is_empty())
+            .map_or_else(
+                || format!("arn:aws:ec2:{}:{account}:{rest}/{}", record.region, record.id),
+                |arn| arn.trim_end_matches(":*").to_owned(),
+            );
+        if wanted_kind && wanted_tags {
+            found.push(json!({"ResourceARN": arn, "Tags": tag_list(&record.tags, "Key", "Value")}));
+        }
+    }
+    let size = number(input, "/ResourcesPerPage").and_then(|size| usize::try_from(size).ok()).unwrap_or(100);
+    let (found, next) = page(found, Some(size), text(input, "/PaginationToken"));
+    Ok(json!({"ResourceTagMappingList": found, "PaginationToken": next.unwrap_or_default()}))
+}

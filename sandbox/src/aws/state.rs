@@ -1,0 +1,255 @@
+//! What the simulated account holds: records with a kind, an id, tags, a body in the service's own field names, and at most
+//! one pending transition. It knows no operation of any service.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+/// One resource.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// Such as `ec2:vpc`.
+    pub kind: String,
+    /// Identity within its kind.
+    pub id: String,
+    /// Region, or `global`.
+    pub region: String,
+    /// When it was made, simulated Unix milliseconds.
+    pub created_ms: i64,
+    /// Fields as the service names them; those that begin with `_` are never sent.
+    pub body: Value,
+    /// Tags.
+    pub tags: BTreeMap<String, String>,
+    /// Made by AWS on its own, together with something else.
+    #[serde(default)]
+    pub system: bool,
+    /// When its next transition is due.
+    #[serde(default)]
+    pub due_ms: Option<i64>,
+    /// The transition.
+    #[serde(default)]
+    pub next: String,
+}
+
+impl Record {
+    /// A text of the body by JSON pointer, or nothing.
+    #[must_use]
+    pub fn text(&self, pointer: &str) -> &str {
+        self.body.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+    }
+
+    /// Sets a field of the body.
+    pub fn set(&mut self, field: &str, value: impl Into<Value>) {
+        if let Some(fields) = self.body.as_object_mut() {
+            fields.insert(field.to_owned(), value.into());
+        }
+    }
+
+    /// Plans the next transition.
+    pub fn then(&mut self, due_ms: i64, next: &str) {
+        self.due_ms = Some(due_ms);
+        next.clone_into(&mut self.next);
+    }
+}
+
+/// An answer that a client token stands for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Token {
+    pub(super) digest: String,
+    pub(super) answer: Value,
+}
+
+/// What the Kubernetes side has to hear of.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Link {
+    /// A control plane is up.
+    ClusterUp(String),
+    /// A control plane is gone.
+    ClusterGone(String),
+    /// Machines of a node group came up.
+    NodesUp {
+        /// Cluster name.
+        cluster: String,
+        /// Node group name.
+        group: String,
+    },
+    /// A machine is gone.
+    NodeGone {
+        /// Cluster name.
+        cluster: String,
+        /// Node name.
+        node: String,
+    },
+    /// An add-on was installed or updated.
+    AddonUp {
+        /// Cluster name.
+        cluster: String,
+        /// Add-on name.
+        addon: String,
+    },
+    /// An add-on is gone.
+    AddonGone {
+        /// Cluster name.
+        cluster: String,
+        /// Add-on name.
+        addon: String,
+    },
+    /// Access entries changed.
+    Access(String),
+}
+
+/// The simulated account.
+#[derive(Debug, Default)]
+pub struct State {
+    seed: u64,
+    counter: u64,
+    account: String,
+    records: BTreeMap<String, Record>,
+    tokens: BTreeMap<String, Token>,
+    dirty: BTreeSet<String>,
+    /// Messages to the Kubernetes side, oldest first.
+    pub links: Vec<Link>,
+    /// Access keys that are refused: `expired` or `unknown`.
+    pub refused_keys: BTreeMap<String, String>,
+}
+
+fn key(kind: &str, region: &str, id: &str) -> String {
+    format!("record|{kind}|{region}|{id}")
+}
+
+impl State {
+    /// An empty account. The same seed gives the same ids to the same calls.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        let mut state = Self { seed, ..Self::default() };
+        let number = u64::from_str_radix(&state.hex(12), 16).unwrap_or(0);
+        state.account = format!("{:012}", 100_000_000_000 + number % 900_000_000_000);
+        state
+    }
+
+    /// The account's number.
+    #[must_use]
+    pub fn account(&self) -> &str {
+        &self.account
+    }
+
+    /// Fresh hexadecimal digits (at most 64).
+    pub fn hex(&mut self, digits: usize) -> String {
+        self.counter += 1;
+        self.dirty.insert("meta".to_owned());
+        let digest = Sha256::digest(format!("{}/{}", self.seed, self.counter).as_bytes());
+        hex::encode(digest).chars().take(digits).collect()
+    }
+
+    /// A fresh UUID.
+    pub fn uuid(&mut self) -> String {
+        let hex = self.hex(32);
+        let part = |from: usize, to: usize| hex.get(from..to).unwrap_or_default().to_owned();
+        format!("{}-{}-4{}-a{}-{}", part(0, 8), part(8, 12), part(13, 16), part(17, 20), part(20, 32))
+    }
+
+    /// A record.
+    #[must_use]
+    pub fn get(&self, kind: &str, region: &str, id: &str) -> Option<&Record> {
+        self.records.get(&key(kind, region, id))
+    }
+
+    /// A record, to change it.
+    pub fn get_mut(&mut self, kind: &str, region: &str, id: &str) -> Option<&mut Record> {
+        let key = key(kind, region, id);
+        let found = self.records.get_mut(&key)?;
+        self.dirty.insert(key);
+        Some(found)
+    }
+
+    /// Keeps a record.
+    pub fn put(&mut self, record: Record) {
+        let key = key(&record.kind, &record.region, &record.id);
+        self.dirty.insert(key.clone());
+        self.records.insert(key, record);
+    }
+
+    /// Takes a record away.
+    pub fn remove(&mut self, kind: &str, region: &str, id: &str) -> Option<Record> {
+        let key = key(kind, region, id);
+        self.dirty.insert(key.clone());
+        self.records.remove(&key)
+    }
+
+    /// All records of a kind in a region, by id.
+    pub fn all<'a>(&'a self, kind: &str, region: &str) -> impl Iterator<Item = &'a Record> + use<'a> {
+        let prefix = key(kind, region, "");
+        let end = prefix.clone();
+        self.records.range(prefix..).take_while(move |(key, _)| key.starts_with(&end)).map(|(_, record)| record)
+    }
+
+    /// Everything.
+    pub fn records(&self) -> impl Iterator<Item = &Record> {
+        self.records.values()
+    }
+
+    /// The record whose transition is due first.
+    #[must_use]
+    pub fn next_due(&self) -> Option<(i64, &Record)> {
+        self.records.values().filter_map(|record| Some((record.due_ms?, record))).min_by_key(|(due, _)| *due)
+    }
+
+    pub(super) fn token(&self, name: &str) -> Option<&Token> {
+        self.tokens.get(name)
+    }
+
+    pub(super) fn keep_token(&mut self, name: String, token: Token) {
+        self.dirty.insert(format!("token|{name}"));
+        self.tokens.insert(name, token);
+    }
+
+    /// What changed since the last call; nothing for what is gone.
+    pub fn take_dirty(&mut self) -> Vec<(String, Option<Value>)> {
+        let dirty = std::mem::take(&mut self.dirty);
+        dirty.into_iter().map(|key| {
+            let value = if key == "meta" {
+                Some(json!({"seed": self.seed, "counter": self.counter, "account": self.account, "refused_keys": self.refused_keys}))
+            } else if let Some(name) = key.strip_prefix("token|") {
+                self.tokens.get(name).and_then(|token| serde_json::to_value(token).ok())
+            } else {
+                self.records.get(&key).and_then(|record| serde_json::to_value(record).ok())
+            };
+            (key, value)
+        }).collect()
+    }
+
+    /// Refuses an access key from now on, or no longer.
+    pub fn refuse_key(&mut self, access_key: &str, how: Option<&str>) {
+        match how {
+            Some(how) => self.refused_keys.insert(access_key.to_owned(), how.to_owned()),
+            None => self.refused_keys.remove(access_key),
+        };
+        self.dirty.insert("meta".to_owned());
+    }
+
+    /// Takes back what [`Self::take_dirty`] gave.
+    ///
+    /// # Errors
+    /// A document that this version does not write.
+    pub fn restore(&mut self, name: &str, value: Value) -> Result<(), serde_json::Error> {
+        #[derive(Deserialize)]
+        struct Meta {
+            seed: u64,
+            counter: u64,
+            account: String,
+            refused_keys: BTreeMap<String, String>,
+        }
+        if name == "meta" {
+            let meta: Meta = serde_json::from_value(value)?;
+            (self.seed, self.counter, self.account, self.refused_keys) =
+                (meta.seed, meta.counter, meta.account, meta.refused_keys);
+        } else if let Some(token) = name.strip_prefix("token|") {
+            self.tokens.insert(token.to_owned(), serde_json::from_value(value)?);
+        } else {
+            self.records.insert(name.to_owned(), serde_json::from_value(value)?);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,197 @@
+//! The world: the account, the Vault servers, faults and counters as one pure state on simulated time, and how the parts
+//! hear of each other. It does no input or output.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::aws::{self, AwsRequest, AwsResponse, State};
+use crate::clock::timestamp;
+use crate::faults::{Effect, Faults};
+use crate::vault::Servers;
+
+/// Which world this is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Meta {
+    /// Identity of the world.
+    pub world_id: String,
+    /// Seed of every id in it.
+    pub seed: u64,
+}
+
+/// Calls answered so far.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    /// Calls that may change something, by `service:operation`.
+    pub mutations: BTreeMap<String, u64>,
+    /// Calls that only read.
+    pub reads: BTreeMap<String, u64>,
+    /// Dry runs.
+    pub dry_runs: BTreeMap<String, u64>,
+    /// Creating calls, by the step tag they carry.
+    pub steps: BTreeMap<String, u64>,
+}
+
+/// Everything that is simulated.
+#[derive(Debug)]
+pub struct World {
+    /// Which world this is.
+    pub meta: Meta,
+    /// The account.
+    pub aws: State,
+    /// Vault servers.
+    pub vault: Servers,
+    /// What is to go wrong.
+    pub faults: Faults,
+    /// What was called.
+    pub counters: Counters,
+}
+
+/// What a call comes to.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// The answer.
+    pub response: AwsResponse,
+    /// What a fault does to the connection.
+    pub effect: Option<Effect>,
+}
+
+impl World {
+    /// An empty world. The same seed gives the same world.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        let mut aws = State::new(seed);
+        let world_id = format!("world-{}", aws.hex(12));
+        Self {
+            meta: Meta { world_id, seed },
+            aws,
+            vault: Servers::new(seed),
+            faults: Faults::default(),
+            counters: Counters::default(),
+        }
+    }
+
+    /// Lets everything happen that is due.
+    pub fn advance(&mut self, now_ms: i64) {
+        while aws::fire(&mut self.aws, now_ms).is_some() {
+            self.deliver();
+        }
+        self.deliver();
+    }
+
+    fn deliver(&mut self) {
+        self.aws.links.clear();
+    }
+
+    /// Answers a call to AWS.
+    pub fn call(&mut self, request: &AwsRequest, now_ms: i64) -> Outcome {
+        self.advance(now_ms);
+        self.count(request);
+        let effect = self.faults.hit(&request.service, &request.operation, || request.input.to_string());
+        let response = match &effect {
+            Some(Effect::Error { code, status, message }) => {
+                aws::render(request, Err(aws::Refusal::new(*status, code, message.as_str())))
+            }
+            Some(Effect::CutBefore) => aws::render(request, Err(aws::Refusal::new(500, "InternalError", "cut"))),
+            _ => aws::call(&mut self.aws, request, now_ms, effect.as_ref()),
+        };
+        self.deliver();
+        Outcome { response, effect }
+    }
+
+    fn count(&mut self, request: &AwsRequest) {
+        let name = format!("{}:{}", request.service, request.operation);
+        let dry = request.input.get("DryRun").and_then(Value::as_str) == Some("true");
+        let counters = &mut self.counters;
+        let book = if dry {
+            &mut counters.dry_runs
+        } else if aws::mutates(&request.operation) {
+            &mut counters.mutations
+        } else {
+            &mut counters.reads
+        };
+        *book.entry(name).or_default() += 1;
+        if aws::mutates(&request.operation)
+            && !dry
+            && let Some(step) = step_tag(&request.input)
+        {
+            *counters.steps.entry(format!("{step} {}:{}", request.service, request.operation)).or_default() += 1;
+        }
+    }
+
+    /// The listing of `sandbox world`.
+    #[must_use]
+    pub fn listing(&self, now_ms: i64) -> Value {
+        let mut resources: Vec<Value> = self.aws.records().filter(|record| record.kind != "eks:update").map(|record| {
+            let state = ["/state", "/status", "/KeyState", "/instanceState/name", "/State/Code"].iter().map(|field| record.text(field)).find(|state| !state.is_empty()).unwrap_or("available");
+            let name = record.tags.get("Name").map_or(record.id.as_str(), String::as_str);
+            let mut one = json!({"type": record.kind, "id": record.id, "name": name, "region": record.region, "tags": record.tags, "state": state});
+            if record.system {
+                one["system"] = json!(true);
+            }
+            one
+        }).filter(|one| one["state"] != json!("deleted")).collect();
+        resources.extend(self.vault.summary(timestamp(now_ms)).into_iter().map(|cluster| {
+            let state = if cluster.sealed { "sealed" } else { "unsealed" };
+            json!({"type": "vault:cluster", "id": cluster.id, "name": cluster.name, "tags": {}, "state": state, "voters": cluster.voters, "unsealed": cluster.unsealed, "leader": cluster.leader})
+        }));
+        json!({"schema_version": 1, "resources": resources})
+    }
+
+    /// What changed since the last call.
+    pub fn take_dirty(&mut self) -> Vec<(String, Option<Value>)> {
+        let mut dirty: Vec<(String, Option<Value>)> =
+            self.aws.take_dirty().into_iter().map(|(key, value)| (format!("aws/{key}"), value)).collect();
+        dirty.extend(self.vault.take_dirty().into_iter().map(|(key, value)| (format!("vault/{key}"), value)));
+        for (key, value) in [
+            ("meta", serde_json::to_value(&self.meta)),
+            ("faults", serde_json::to_value(&self.faults)),
+            ("counters", serde_json::to_value(&self.counters)),
+        ] {
+            dirty.push((format!("world/{key}"), value.ok()));
+        }
+        dirty
+    }
+
+    /// Takes documents back, as [`Self::take_dirty`] gave them.
+    ///
+    /// # Errors
+    /// A document that this version does not write.
+    pub fn restore(documents: Vec<(String, Value)>, _now_ms: i64) -> Result<Self, serde_json::Error> {
+        let mut world = Self::new(0);
+        let mut vault = Vec::new();
+        for (key, value) in documents {
+            match key.split_once('/') {
+                Some(("aws", rest)) => world.aws.restore(rest, value)?,
+                Some(("vault", rest)) => vault.push((rest.to_owned(), value)),
+                Some(("world", "meta")) => world.meta = serde_json::from_value(value)?,
+                Some(("world", "faults")) => world.faults = serde_json::from_value(value)?,
+                Some(("world", "counters")) => world.counters = serde_json::from_value(value)?,
+                _ => {}
+            }
+        }
+        world.vault = Servers::restore(vault)?;
+        world.aws.take_dirty();
+        Ok(world)
+    }
+}
+
+/// The step tag of a creating call, in any protocol's form.
+fn step_tag(input: &Value) -> Option<String> {
+    match input {
+        Value::Object(fields) => {
+            if let Some(step) = fields.get("platflow:step").and_then(Value::as_str) {
+                return Some(step.to_owned());
+            }
+            let named =
+                ["Key", "TagKey"].iter().any(|key| fields.get(*key).and_then(Value::as_str) == Some("platflow:step"));
+            if named {
+                return ["Value", "TagValue"].iter().find_map(|key| fields.get(*key)?.as_str()).map(str::to_owned);
+            }
+            fields.values().find_map(step_tag)
+        }
+        Value::Array(list) => list.iter().find_map(step_tag),
+        _ => None,
+    }
+}
