@@ -10,4 +10,5 @@ pub mod external_secrets;
 pub mod guard_process;
 pub mod kubernetes;
 pub mod sealing;
+pub mod smoke;
 pub mod vault;

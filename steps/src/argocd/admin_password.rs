@@ -26,7 +26,7 @@ use std::time::Duration;
 /// Whose password.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct AdminPasswordSpec {
+pub(super) struct AdminPasswordSpec {
     /// The cluster.
     pub cluster: ClusterAccess,
     /// Argo CD's namespace.
@@ -35,7 +35,7 @@ pub struct AdminPasswordSpec {
 
 /// Where the password is.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-pub struct AdminPasswordOutputs {
+pub(super) struct AdminPasswordOutputs {
     /// The name under which it is sealed: `platflow secret show <name>`.
     pub secret_name: String,
     /// The user it belongs to.

@@ -16,7 +16,7 @@ use std::time::Duration;
 /// An Argo CD installation.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct InstallSpec {
+pub(super) struct InstallSpec {
     /// The cluster.
     pub cluster: ClusterAccess,
     /// Its namespace; must exist.
@@ -30,7 +30,7 @@ pub struct InstallSpec {
 
 /// What was installed.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-pub struct InstallOutputs {
+pub(super) struct InstallOutputs {
     /// Its namespace.
     pub namespace: String,
     /// For example `v3.5.1`.

@@ -21,7 +21,7 @@ use std::time::Duration;
 /// The root application.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct RootAppSpec {
+pub(super) struct RootAppSpec {
     /// The cluster.
     pub cluster: ClusterAccess,
     /// Argo CD's namespace.
@@ -49,7 +49,7 @@ fn root() -> String {
 
 /// The root application that exists, or the reason why there is none.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-pub struct RootAppOutputs {
+pub(super) struct RootAppOutputs {
     /// Its name.
     pub name: String,
     /// True when no repository was named: there is no root application.

@@ -22,7 +22,7 @@ use std::time::Duration;
 /// The way to prove.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct CanarySpec {
+pub(super) struct CanarySpec {
     /// The cluster.
     pub cluster: ClusterAccess,
     /// The namespace of the canary.
@@ -35,7 +35,7 @@ pub struct CanarySpec {
 
 /// The proof.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-pub struct CanaryOutputs {
+pub(super) struct CanaryOutputs {
     /// True: the value arrived and everything was removed again.
     pub proved: bool,
 }

@@ -21,7 +21,7 @@ use std::time::Duration;
 /// An installation of the External Secrets Operator.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct InstallSpec {
+pub(super) struct InstallSpec {
     /// The cluster.
     pub cluster: ClusterAccess,
     /// Its namespace; must exist.
@@ -35,7 +35,7 @@ pub struct InstallSpec {
 
 /// What was installed.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-pub struct InstallOutputs {
+pub(super) struct InstallOutputs {
     /// Its namespace.
     pub namespace: String,
     /// For example `v2.9.0`.

@@ -22,7 +22,7 @@ use std::time::Duration;
 /// A store on Vault.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct StoreSpec {
+pub(super) struct StoreSpec {
     /// The cluster.
     pub cluster: ClusterAccess,
     /// The operator's namespace.
@@ -35,7 +35,7 @@ pub struct StoreSpec {
 
 /// A store that is Ready.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-pub struct StoreOutputs {
+pub(super) struct StoreOutputs {
     /// Its name.
     pub name: String,
     /// Its uid.

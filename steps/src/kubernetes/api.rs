@@ -78,11 +78,6 @@ impl<'a> Api<'a> {
         Ok(Self { clients, access, client: clients.connect(access)?, context })
     }
 
-    /// The client itself, for port forwards.
-    pub(crate) fn client(&self) -> Client {
-        self.client.clone()
-    }
-
     async fn once(&self, what: &str, request: Request<Vec<u8>>, limit: Duration) -> Result<String, Failure> {
         match tokio::time::timeout(limit, self.client.request_text(request)).await {
             Ok(answer) => answer.map_err(|error| Failure::of(what, error)),

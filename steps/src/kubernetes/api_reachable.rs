@@ -21,7 +21,7 @@ use std::time::Duration;
 /// Which API server must answer.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct ApiReachableSpec {
+pub(super) struct ApiReachableSpec {
     /// The cluster.
     pub cluster: ClusterAccess,
     /// API groups (with their version, as in `apps/v1`) that must be served, too.
@@ -31,7 +31,7 @@ pub struct ApiReachableSpec {
 
 /// The server that answered.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-pub struct ApiReachableOutputs {
+pub(super) struct ApiReachableOutputs {
     /// For example `v1.36.2`.
     pub version: String,
     /// The uid of the namespace `kube-system`: which cluster this is.

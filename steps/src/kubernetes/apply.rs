@@ -19,7 +19,7 @@ use std::time::Duration;
 /// Manifests: exactly one of `manifests`, `yaml` and `source`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct ApplySpec {
+pub(super) struct ApplySpec {
     /// The cluster.
     pub cluster: ClusterAccess,
     /// Objects.
@@ -49,7 +49,7 @@ fn yes() -> bool {
 /// A namespace in place of another: on objects, in binding subjects and webhook services.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct ReplaceNamespace {
+pub(super) struct ReplaceNamespace {
     /// As the manifests name it.
     pub from: String,
     /// As it is meant.
@@ -58,7 +58,7 @@ pub struct ReplaceNamespace {
 
 /// What was applied.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-pub struct ApplyOutputs {
+pub(super) struct ApplyOutputs {
     /// Every object, in the order of application.
     pub objects: Vec<ObjectOutput>,
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 /// A namespace.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct NamespaceSpec {
+pub(super) struct NamespaceSpec {
     /// The cluster.
     pub cluster: ClusterAccess,
     /// Its name.
@@ -30,7 +30,7 @@ pub struct NamespaceSpec {
 /// Pod Security levels: `privileged`, `baseline` or `restricted`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct PodSecurity {
+pub(super) struct PodSecurity {
     /// What is refused.
     pub enforce: Level,
     /// What is audited.
@@ -44,7 +44,7 @@ pub struct PodSecurity {
 /// A Pod Security level.
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub enum Level {
+pub(super) enum Level {
     /// Anything goes.
     Privileged,
     /// No known privilege escalation.
@@ -100,7 +100,7 @@ impl Single for Namespace {
 /// A storage class.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct StorageClassSpec {
+pub(super) struct StorageClassSpec {
     /// The cluster.
     pub cluster: ClusterAccess,
     /// Its name.

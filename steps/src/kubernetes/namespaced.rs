@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 /// A quota.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct ResourceQuotaSpec {
+pub(super) struct ResourceQuotaSpec {
     /// The cluster.
     pub cluster: ClusterAccess,
     /// Its namespace.
@@ -25,7 +25,7 @@ pub struct ResourceQuotaSpec {
 /// An amount: a number, or text such as `500m` or `64Gi`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(untagged)]
-pub enum Quantity {
+pub(super) enum Quantity {
     /// A whole number.
     Number(i64),
     /// With a unit.
@@ -68,7 +68,7 @@ impl Single for ResourceQuota {
 /// A limit range.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct LimitRangeSpec {
+pub(super) struct LimitRangeSpec {
     /// The cluster.
     pub cluster: ClusterAccess,
     /// Its namespace.
@@ -105,7 +105,7 @@ impl Single for LimitRange {
 /// A network policy.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct NetworkPolicySpec {
+pub(super) struct NetworkPolicySpec {
     /// The cluster.
     pub cluster: ClusterAccess,
     /// Its namespace.

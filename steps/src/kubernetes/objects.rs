@@ -55,11 +55,6 @@ pub(crate) fn labels(context: &Context) -> [(&'static str, String); 2] {
     [(UID_LABEL, label_value(context.environment_uid.as_str())), (STEP_LABEL, label_value(context.step.as_str()))]
 }
 
-/// A selector for everything that a step owns.
-pub(crate) fn selector(context: &Context) -> String {
-    labels(context).map(|(label, value)| format!("{label}={value}")).join(",")
-}
-
 fn members<'a>(object: &'a mut Value, path: &[&str]) -> Option<&'a mut Map<String, Value>> {
     let mut at = object;
     for part in path {

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 /// An object that exists.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct NamedOutputs {
+pub(super) struct NamedOutputs {
     /// Its name.
     pub name: String,
     /// Its uid.
