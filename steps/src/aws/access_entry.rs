@@ -20,7 +20,7 @@ use platflow_engine::failure::{Residue, StepError};
 use platflow_engine::step::{Ownership, UndoProgress};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -79,6 +79,11 @@ type Policies = BTreeMap<String, BTreeSet<String>>;
 
 fn wanted(spec: &AccessEntrySpec) -> Policies {
     spec.policies.iter().map(|policy| (policy.arn.clone(), policy.namespaces.clone())).collect()
+}
+
+/// Policies in the shape of the spec.
+fn shown(policies: &Policies) -> Vec<Value> {
+    policies.iter().map(|(arn, namespaces)| json!({"arn": arn, "namespaces": namespaces})).collect()
 }
 
 /// The role name in `arn:aws:sts::1:assumed-role/<role>/<session>`.
@@ -243,7 +248,7 @@ impl StepKind for AccessEntryKind {
         let mut differences = Differences::default();
         differences.fixed("/type", Some(spec.kind.as_str()), entry.r#type());
         let policies = self.policies(&spec.cluster_name, &principal).await?;
-        differences.field("/policies", wanted(spec), policies);
+        differences.field("/policies", shown(&wanted(spec)), shown(&policies));
         let groups: BTreeSet<String> = entry.kubernetes_groups().iter().cloned().collect();
         if spec.kind == "STANDARD" {
             differences.field("/kubernetes_groups", &spec.kubernetes_groups, groups);

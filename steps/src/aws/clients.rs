@@ -171,6 +171,35 @@ impl AwsClients {
         }))
     }
 
+    /// Clients that reach nothing and have asked nobody: enough to describe the kinds when a runbook is only checked.
+    ///
+    /// # Errors
+    /// [`AwsError`] when the HTTP client cannot be built.
+    pub async fn offline() -> Result<Arc<Self>, AwsError> {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        // Port 9 (discard) of this machine: a call by mistake is refused at once and leaves it nowhere.
+        let settings = AwsSettings::sandbox("http://127.0.0.1:9", "us-east-1");
+        let http = reqwest::Client::builder().build().map_err(AwsError::Http)?;
+        let sdk = sdk_config(&settings).await?;
+        let credentials =
+            sdk.credentials_provider().ok_or_else(|| AwsError::NoCredentials("the chain has no provider".into()))?;
+        let endpoints = Endpoints::new(&sdk, "us-east-1", settings.endpoint_url.as_deref())?;
+        let sts = endpoints.sts().to_owned();
+        let signed = Signed::new(http.clone(), credentials.clone(), endpoints);
+        let identity = CallerIdentity { account: String::new(), arn: String::new(), partition: "aws".to_owned() };
+        let tokens = Arc::new(TokenSource::new(credentials, "us-east-1".to_owned(), sts));
+        Ok(Arc::new(Self {
+            ec2: aws_sdk_ec2::Client::new(&sdk),
+            eks: aws_sdk_eks::Client::new(&sdk),
+            signed,
+            http,
+            region: "us-east-1".to_owned(),
+            identity,
+            address_url: None,
+            tokens,
+        }))
+    }
+
     /// Who we are, as answered when the clients were built.
     #[must_use]
     pub fn caller_identity(&self) -> &CallerIdentity {

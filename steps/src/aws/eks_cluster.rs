@@ -20,7 +20,7 @@ use aws_sdk_eks::types::{
     VpcConfigRequest,
 };
 use platflow_engine::context::Context;
-use platflow_engine::failure::StepError;
+use platflow_engine::failure::{Residue, StepError};
 use platflow_engine::step::{Difference, Ownership, UndoProgress};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -424,6 +424,11 @@ impl StepKind for EksClusterKind {
         record: &Record<EksClusterOutputs>,
         context: &Context,
     ) -> Result<Made<EksClusterOutputs>, StepError> {
+        if spec.public_access && spec.public_access_cidrs.is_empty() {
+            let error =
+                StepError::permanent("public_access without public_access_cidrs would admit the whole internet");
+            return Err(error.leaving(Residue::None).with_remedy("list who may reach the API server"));
+        }
         let budget = match start(&format!("cluster {}", spec.name), seen)? {
             Start::Create => {
                 self.create(spec, context).await?;

@@ -177,7 +177,7 @@ fn compare(spec: &LaunchTemplateSpec, found: &ResponseLaunchTemplateData, contex
     for resource in &TAGGED {
         let specification = found.tag_specifications().iter().find(|one| one.resource_type() == Some(resource));
         let tags = specification.map(|one| tag_map(one.tags())).unwrap_or_default();
-        differences.field(&format!("/tags_for_instances/{}", resource.as_str()), &wanted, &tags);
+        differences.field(&format!("/launched_tags/{}", resource.as_str()), &wanted, &tags);
     }
     differences
 }

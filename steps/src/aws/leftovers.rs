@@ -7,10 +7,12 @@ use super::clients::AwsClients;
 use super::ec2::{Resource, by_id, filter, sdk_filters, tag_map};
 use super::failure::{change, look};
 use super::ownership::{Tags, UID, going};
+use super::signed::{Members, Service};
 use aws_sdk_ec2::types::{IpPermission, NetworkInterface, NetworkInterfaceStatus, SecurityGroup, Vpc};
 use platflow_engine::context::Context;
 use platflow_engine::failure::StepError;
 use platflow_engine::step::UndoProgress;
+use serde::Deserialize;
 
 /// The tag that the VPC CNI puts on the interfaces it makes.
 const CNI_TAG: &str = "node.k8s.amazonaws.com/instance_id";
@@ -164,6 +166,41 @@ fn describe(interface: &NetworkInterface) -> String {
     text
 }
 
+#[derive(Deserialize)]
+struct Balancers {
+    #[serde(rename = "DescribeLoadBalancersResult")]
+    result: BalancersResult,
+}
+
+#[derive(Deserialize)]
+struct BalancersResult {
+    #[serde(rename = "LoadBalancers", default)]
+    balancers: Members<Balancer>,
+}
+
+#[derive(Deserialize)]
+struct Balancer {
+    #[serde(rename = "LoadBalancerName")]
+    name: String,
+    #[serde(rename = "VpcId", default)]
+    vpc: String,
+}
+
+fn of_balancer(interface: &NetworkInterface) -> bool {
+    interface.description().is_some_and(|text| text.starts_with("ELB "))
+}
+
+/// Interfaces of load balancers go some minutes after their load balancer: they are in the way for good only while one
+/// still exists in the VPC.
+async fn balancers_left(aws: &AwsClients, interfaces: &[NetworkInterface]) -> Result<Vec<String>, StepError> {
+    let Some(vpc) = interfaces.iter().find(|one| of_balancer(one)).and_then(|one| one.vpc_id()) else {
+        return Ok(Vec::new());
+    };
+    let answer: Balancers = aws.signed.ask(Service::Elb, "DescribeLoadBalancers", &[]).await?;
+    let here = answer.result.balancers.member.into_iter().filter(|balancer| balancer.vpc == vpc);
+    Ok(here.map(|balancer| format!("load balancer {}", balancer.name)).collect())
+}
+
 /// How an undo goes on after a `DependencyViolation`: waits for what drains by itself, or names who is in the way.
 pub(super) async fn obstacles(
     aws: &AwsClients,
@@ -171,7 +208,9 @@ pub(super) async fn obstacles(
     what: &str,
 ) -> Result<UndoProgress, StepError> {
     let in_the_way = interfaces(aws, selection).await?;
-    let stuck: Vec<String> = in_the_way.iter().filter(|interface| !drains_by_itself(interface)).map(describe).collect();
+    let by_itself = |interface: &NetworkInterface| drains_by_itself(interface) || of_balancer(interface);
+    let mut stuck: Vec<String> = in_the_way.iter().filter(|one| !by_itself(one)).map(describe).collect();
+    stuck.extend(balancers_left(aws, &in_the_way).await?);
     if in_the_way.is_empty() {
         return Ok(going(format!("{what} is still in use by something that shows no interface"), 10, 15));
     }

@@ -275,7 +275,7 @@ impl StepKind for LookupsKind {
         let mut differences = Vec::new();
         if outputs.pinned_for != wanted {
             differences.push(Difference {
-                field: String::new(),
+                field: "/pinned_for".to_owned(),
                 wanted: wanted.into(),
                 found: outputs.pinned_for.clone().into(),
                 replace: false,

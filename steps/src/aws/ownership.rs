@@ -70,16 +70,13 @@ pub(super) fn owner_text(tags: &Tags) -> String {
     format!("environment {} (uid {uid}), step {}, run {}", part(ENVIRONMENT), part(STEP), part(RUN))
 }
 
-/// Adds a difference for every lasting tag that is missing or other.
+/// Adds a difference if a lasting tag is missing or other; tags of others are theirs.
 pub(super) fn compare_tags(differences: &mut Differences, wanted: &Tags, found: &Tags) {
-    for (key, value) in wanted {
-        if found.get(key) != Some(value) {
-            differences.field(&format!("/tags/{}", key.replace('~', "~0").replace('/', "~1")), value, found.get(key));
-        }
-    }
+    let found: Tags = wanted.keys().filter_map(|key| Some((key.clone(), found.get(key)?.clone()))).collect();
+    differences.field("/tags", wanted, found);
 }
 
-/// Collects differences field by field.
+/// Collects differences field by field. Values have the spec's own shape: a rollback puts what was found back into it.
 #[derive(Debug, Default)]
 pub(super) struct Differences(pub(super) Vec<Difference>);
 

@@ -17,6 +17,7 @@ use platflow_engine::failure::{Residue, StepError};
 use platflow_engine::step::{Ownership, UndoProgress};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -120,6 +121,12 @@ fn found_routes(table: &RouteTable) -> BTreeMap<String, String> {
         .collect()
 }
 
+/// Routes in the shape of the spec.
+fn shown(routes: &BTreeMap<String, String>) -> Vec<Value> {
+    let target = |target: &String| if target.contains("nat-") { "nat_gateway_id" } else { "internet_gateway_id" };
+    routes.iter().map(|(to, through)| json!({"destination": to, target(through): through})).collect()
+}
+
 /// Subnets that use the table, with the id of the association.
 fn found_subnets(table: &RouteTable) -> BTreeMap<String, String> {
     let associations = table.associations().iter();
@@ -146,7 +153,7 @@ impl RouteTableKind {
         };
         let mut differences = Differences::default();
         differences.fixed("/vpc_id", &spec.vpc_id, it.vpc_id());
-        differences.field("/routes", wanted_routes(spec)?, found_routes(&it));
+        differences.field("/routes", shown(&wanted_routes(spec)?), shown(&found_routes(&it)));
         differences.field("/subnet_ids", &spec.subnet_ids, found_subnets(&it).keys().collect::<Vec<_>>());
         compare_tags(&mut differences, &lasting_tags(context, &spec.name, &spec.tags), &tags);
         let outputs = RouteTableOutputs { route_table_id: required("route table id", it.route_table_id())?.to_owned() };

@@ -19,6 +19,7 @@ use platflow_engine::failure::{Residue, StepError};
 use platflow_engine::step::{Ownership, UndoProgress};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -108,7 +109,7 @@ impl Resource for SecurityGroup {
 }
 
 /// One rule with one peer, in the form in which all are compared.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Rule {
     direction: Direction,
     protocol: String,
@@ -170,6 +171,26 @@ fn found(group: &SecurityGroup) -> BTreeSet<Rule> {
     inward.chain(outward).collect()
 }
 
+/// Rules in the shape of the spec.
+fn shown(rules: &BTreeSet<Rule>) -> Vec<Value> {
+    rules
+        .iter()
+        .map(|rule| {
+            let mut shown = json!({"direction": rule.direction, "protocol": rule.protocol});
+            let peer = match rule.peer.as_str() {
+                SELF => ("self", json!(true)),
+                group if group.starts_with("sg-") => ("source_group_id", json!(group)),
+                range => ("cidr", json!(range)),
+            };
+            let ports = rule.ports.map(|(from, to)| [("from_port", json!(from)), ("to_port", json!(to))]);
+            if let Some(shown) = shown.as_object_mut() {
+                shown.extend(ports.into_iter().flatten().chain([peer]).map(|(key, value)| (key.to_owned(), value)));
+            }
+            shown
+        })
+        .collect()
+}
+
 impl SecurityGroupKind {
     fn known(record: &Record<SecurityGroupOutputs>) -> Option<String> {
         noted(record, "security_group_id")
@@ -203,7 +224,7 @@ impl SecurityGroupKind {
         differences.fixed("/name", &spec.name, it.group_name());
         differences.fixed("/description", &spec.description, it.description());
         differences.fixed("/vpc_id", &spec.vpc_id, it.vpc_id());
-        differences.field("/rules", wanted(spec)?, found(&it));
+        differences.field("/rules", shown(&wanted(spec)?), shown(&found(&it)));
         compare_tags(&mut differences, &lasting_tags(context, &spec.name, &spec.tags), &tags);
         let outputs = SecurityGroupOutputs { security_group_id: required("group id", it.group_id())?.to_owned() };
         Ok(Seen::Present { outputs, ownership, differences: differences.0 })
