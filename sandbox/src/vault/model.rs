@@ -61,6 +61,9 @@ pub(super) enum SealState {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Process {
     pub(super) pod: VaultPod,
+    /// The Kubernetes cluster it runs in: pod names are unique in one only.
+    #[serde(default)]
+    pub(super) site: String,
     pub(super) seal: SealState,
     /// Shares given so far. Never persisted.
     #[serde(skip)]
@@ -201,6 +204,11 @@ impl Servers {
     /// A pod's Vault container runs. Starting the same pod twice changes nothing; another pod on the same volume takes
     /// it over, sealed.
     pub fn pod_started(&mut self, pod: VaultPod, now: Timestamp) {
+        self.pod_started_in("", pod, now);
+    }
+
+    /// The same in a named Kubernetes cluster, where a world has several.
+    pub fn pod_started_in(&mut self, site: &str, pod: VaultPod, now: Timestamp) {
         self.advance(now);
         if self.processes.get(&pod.storage_id).is_some_and(|process| process.pod.uid == pod.uid) {
             return;
@@ -212,7 +220,8 @@ impl Servers {
         self.storages.entry(pod.storage_id.clone()).or_insert_with(|| Storage { node_id, ..Storage::default() });
         self.touch_storage(&pod.storage_id);
         let storage_id = pod.storage_id.clone();
-        let process = Process { pod, seal: SealState::Sealed, given: Vec::new(), nonce: String::new() };
+        let site = site.to_owned();
+        let process = Process { pod, site, seal: SealState::Sealed, given: Vec::new(), nonce: String::new() };
         self.processes.insert(storage_id, process);
         self.advance(now);
     }
@@ -233,6 +242,13 @@ impl Servers {
         }
         self.touch_storage(&storage_id);
         self.advance(now);
+    }
+
+    /// The same, for a caller that knows the volume only.
+    pub fn stopped_on(&mut self, storage_id: &str, now: Timestamp) {
+        if let Some(uid) = self.processes.get(storage_id).map(|process| process.pod.uid.clone()) {
+            self.pod_stopped(&uid, now);
+        }
     }
 
     /// What a readiness probe sees: the server is unsealed.
@@ -291,14 +307,32 @@ impl Servers {
     }
 
     /// The running pod at an address such as `https://vault-0.vault-internal.platform-system.svc:8200`.
-    pub(super) fn at_address(&self, address: &str) -> Option<&Process> {
+    ///
+    /// As seen from the server on `storage_id`: names mean nothing in another cluster.
+    pub(super) fn at_address(&self, storage_id: &str, address: &str) -> Option<&Process> {
+        let site = self.processes.get(storage_id).map(|process| process.site.as_str());
         let url = url::Url::parse(address).ok()?;
         let mut labels = url.host_str()?.split('.');
         let name = labels.next()?;
         let namespace = labels.nth(1);
         self.processes.values().find(|process| {
-            process.pod.name == name && namespace.is_none_or(|namespace| process.pod.namespace == namespace)
+            Some(process.site.as_str()) == site
+                && process.pod.name == name
+                && namespace.is_none_or(|namespace| process.pod.namespace == namespace)
         })
+    }
+
+    /// The storage of an unsealed server behind the Service of a StatefulSet: what a client inside the cluster reaches.
+    #[must_use]
+    pub fn behind_service(&self, site: &str, namespace: &str, stateful_set: &str) -> Option<String> {
+        let found = self.processes.iter().find(|(storage_id, process)| {
+            let ordinal = process.pod.name.strip_prefix(stateful_set).and_then(|rest| rest.strip_prefix('-'));
+            process.site == site
+                && process.pod.namespace == namespace
+                && ordinal.is_some_and(|ordinal| ordinal.parse::<u32>().is_ok())
+                && self.pod_ready(storage_id)
+        });
+        found.map(|(storage_id, _)| storage_id.clone())
     }
 
     /// The cluster a storage holds data of.

@@ -125,7 +125,7 @@ impl Servers {
         if address.starts_with("https://") && text("leader_ca_cert").is_empty() {
             return VaultReply::refuse(500, &format!("{challenge}: x509: certificate signed by unknown authority"));
         }
-        let leader = self.at_address(address).map(|process| process.pod.storage_id.clone());
+        let leader = self.at_address(storage_id, address).map(|process| process.pod.storage_id.clone());
         let Some(cluster) = leader
             .filter(|leader| self.pod_ready(leader) && self.active_of(leader, now).is_some())
             .and_then(|leader| self.storages.get(&leader))

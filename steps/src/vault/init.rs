@@ -247,10 +247,7 @@ impl StepKind for Init {
             });
         }
         // Storage cannot be uninitialised, and its keys never go before it does: both end with the volumes.
-        if matches!(self.keys(spec, context).await?, Keys::Shares) {
-            intent::remove(&client, &place.namespace, &place.name, context).await?;
-        }
-        let evidence = "the init intent is released; the keys stay until the volumes are proven gone";
+        let evidence = "the claims of these servers exist: intent and keys stay until their volumes are proven gone";
         Ok(UndoProgress::Gone { evidence: evidence.into() })
     }
 }
@@ -284,7 +281,9 @@ impl Init {
                 .with_remedy("look at the persistent volume claims of the servers and at their labels")
                 .leaving(Residue::None));
         }
-        intent::write(&client, &place.namespace, &place.name, &claims.ours, false, context).await?;
+        let second = spec.second_store.as_deref();
+        let intended = intent::Kept { claims: &claims.ours, second, done: false };
+        intent::write(&client, &place.namespace, &place.name, &intended, context).await?;
         context.note(VIRGIN, json!({ "run": context.run.as_str(), "claims": claims.ours })).await?;
 
         let Some(first) = place.pods.first() else {
@@ -303,7 +302,8 @@ impl Init {
         let sealed = SecretString::from(text.to_owned());
         self.keep(spec, context, intent::INIT_REPLY, &sealed).await?;
         self.keep_shares(spec, context).await?;
-        intent::write(&client, &place.namespace, &place.name, &claims.ours, true, context).await?;
+        let kept = intent::Kept { done: true, ..intended };
+        intent::write(&client, &place.namespace, &place.name, &kept, context).await?;
         self.finish(spec, &self.vaults.survey(place).await?, context).await
     }
 
@@ -388,6 +388,11 @@ impl Init {
     ) -> Result<Made<InitOutputs>, StepError> {
         let text = String::from_utf8_lossy(reply).into_owned();
         if text.contains("already has state") {
+            if noted_claims(record, context).is_empty() {
+                // What this attempt noted is on record from the next one on: only then may it decide about a volume.
+                return Err(StepError::transient("the first server was interrupted half-way through an earlier init")
+                    .leaving(Residue::Present));
+            }
             return self.wipe_if_virgin(spec, survey, record, context, "its first init was interrupted half-way").await;
         }
         if text.contains("already initialized") {

@@ -2,14 +2,14 @@
 //!
 //! Its undo is the one place that proves the storage gone, and therefore the one place that forgets the keys.
 
-use super::objects::{Manifest, bounded, labels, ownership, refuse_foreign};
+use super::objects::{Manifest, bounded, exactly, gone, labels, ownership, refuse_foreign};
 use super::reach::kube_failure;
 use super::{Vaults, certificates, intent, manifests, storage, survey};
 use crate::contract::{Made, Record, Seen, StepKind};
 use crate::kubernetes::ClusterAccess;
 use async_trait::async_trait;
-use k8s_openapi::api::core::v1::{Pod, Secret};
-use kube::api::PostParams;
+use k8s_openapi::api::core::v1::{Pod, Secret, ServiceAccount};
+use kube::api::{ListParams, PostParams};
 use kube::{Api, Client};
 use platflow_engine::context::Context;
 use platflow_engine::failure::{Residue, StepError};
@@ -303,6 +303,9 @@ impl StepKind for Install {
         if !tls_manifest(spec).delete(&client, context).await? {
             return Ok(deleting("the TLS secret is being deleted".into()));
         }
+        if let Some(progress) = self.remove_accounts(&client, spec, context).await? {
+            return Ok(progress);
+        }
         // Only now, with the volumes proven gone, are the keys of no use to anyone.
         intent::forget(&self.vaults, &client, &spec.namespace, &spec.name, context).await?;
         let evidence =
@@ -312,6 +315,30 @@ impl StepKind for Install {
 }
 
 impl Install {
+    /// Deletes the service accounts that `vault.own_access` made for these servers: they end with this step.
+    async fn remove_accounts(
+        &self,
+        client: &Client,
+        spec: &InstallSpec,
+        context: &Context,
+    ) -> Result<Option<UndoProgress>, StepError> {
+        let api: Api<ServiceAccount> = Api::namespaced(client.clone(), &spec.namespace);
+        let ours = ListParams::default().labels(&super::objects::selector(&spec.name, context));
+        let list = |error| kube_failure("listing", "service accounts", &error);
+        for account in api.list(&ours).await.map_err(list)? {
+            let name = account.metadata.name.clone().unwrap_or_default();
+            let call = context.begin(&format!("delete-serviceaccounts-{name}"))?;
+            let parameters = exactly(account.metadata.uid.clone());
+            gone(bounded(call.timeout, &name, api.delete(&name, &parameters)).await)?;
+        }
+        let left = api.list(&ours).await.map_err(list)?;
+        Ok(left
+            .items
+            .first()
+            .and_then(|left| left.metadata.name.clone())
+            .map(|name| deleting(format!("service account {name} is being deleted"))))
+    }
+
     /// Deletes exactly the claims that this environment's set made, and waits until their volumes are gone, too.
     async fn remove_storage(
         &self,

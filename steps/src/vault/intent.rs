@@ -13,6 +13,7 @@ use platflow_engine::failure::{ErrorClass, Residue, StepError};
 use platflow_engine::step::Ownership;
 use serde_json::json;
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 /// The raw reply of init, kept until every share has a record of its own.
 pub(super) const INIT_REPLY: &str = "vault/init-reply";
@@ -34,9 +35,18 @@ pub(super) struct Intent {
     pub(super) generation: String,
     /// Uid of each pod's claim when nothing was initialised.
     pub(super) claims: BTreeMap<String, String>,
+    /// The second place of the keys, where it is not the configured one.
+    pub(super) second: Option<PathBuf>,
     /// True once the keys were safe.
     pub(super) done: bool,
     pub(super) owner: Ownership,
+}
+
+/// What is written into it.
+pub(super) struct Kept<'a> {
+    pub(super) claims: &'a BTreeMap<String, String>,
+    pub(super) second: Option<&'a Path>,
+    pub(super) done: bool,
 }
 
 fn name_of(name: &str) -> String {
@@ -45,16 +55,16 @@ fn name_of(name: &str) -> String {
 
 fn read_back(found: &ConfigMap, context: &Context) -> Intent {
     let member = |name: &str| found.data.as_ref().and_then(|data| data.get(name)).cloned().unwrap_or_default();
-    let same_step = member("step") == context.step.as_str();
+    // The StatefulSet is one step's; whichever step of this environment initialises it holds the intent for it.
     let owner = match ownership(found, context) {
-        Ownership::Ours if same_step => Ownership::Ours,
-        Ownership::Ours => Ownership::Foreign(format!("step {} of this environment", member("step"))),
+        Ownership::Ours => Ownership::Ours,
         Ownership::Foreign(owner) => Ownership::Foreign(format!("{owner}, run {}", member("run"))),
     };
     Intent {
         run: member("run"),
         generation: member("generation"),
         claims: serde_json::from_str(&member("claims")).unwrap_or_default(),
+        second: Some(member("second_place")).filter(|path| !path.is_empty()).map(PathBuf::from),
         done: member("state") == "keys-kept",
         owner,
     }
@@ -81,8 +91,7 @@ pub(super) async fn write(
     client: &Client,
     namespace: &str,
     name: &str,
-    claims: &BTreeMap<String, String>,
-    done: bool,
+    kept: &Kept<'_>,
     context: &Context,
 ) -> Result<(), StepError> {
     let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
@@ -93,8 +102,9 @@ pub(super) async fn write(
         "data": {
             "environment_uid": context.environment_uid.as_str(), "step": context.step.as_str(),
             "run": context.run.as_str(), "generation": context.generation.to_string(),
-            "claims": serde_json::to_string(claims).unwrap_or_default(),
-            "state": if done { "keys-kept" } else { "intended" }
+            "claims": serde_json::to_string(kept.claims).unwrap_or_default(),
+            "second_place": kept.second.map(|path| path.display().to_string()).unwrap_or_default(),
+            "state": if kept.done { "keys-kept" } else { "intended" }
         }
     }))
     .map_err(|error| StepError::permanent(format!("the init intent cannot be written: {error}")))?;
@@ -117,7 +127,7 @@ pub(super) async fn write(
 }
 
 /// Removes the intent, if it is ours. True when it is gone.
-pub(super) async fn remove(client: &Client, namespace: &str, name: &str, context: &Context) -> Result<bool, StepError> {
+async fn remove(client: &Client, namespace: &str, name: &str, context: &Context) -> Result<bool, StepError> {
     let manifest = Manifest {
         kind: "ConfigMap",
         plural: "configmaps",
@@ -139,9 +149,17 @@ pub(super) async fn forget(
 ) -> Result<(), StepError> {
     let failed = |error: crate::sealing::KeystoreError| error.into_failure(Residue::Present);
     let environment = &context.environment_uid;
-    let names = vaults.keystore.list(environment, None).await.map_err(failed)?;
-    for record in names.iter().filter(|record| is_key_record(record)) {
-        vaults.keystore.remove(environment, record, None).await.map_err(failed)?;
+    let intent = read(client, namespace, name, context).await?;
+    if let Some(Ownership::Foreign(_)) = intent.as_ref().map(|intent| &intent.owner) {
+        // Another environment's intent says nothing about our keys, and is not ours to remove.
+        return Ok(());
+    }
+    let second = intent.and_then(|intent| intent.second);
+    for place in [second.as_deref(), None] {
+        let names = vaults.keystore.list(environment, place).await.map_err(failed)?;
+        for record in names.iter().filter(|record| is_key_record(record)) {
+            vaults.keystore.remove(environment, record, place).await.map_err(failed)?;
+        }
     }
     remove(client, namespace, name, context).await.map(drop)
 }

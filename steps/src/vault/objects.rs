@@ -29,6 +29,11 @@ pub(super) fn labels(name: &str, context: &Context) -> BTreeMap<String, String> 
     ])
 }
 
+/// Selects what this environment made for an installation.
+pub(super) fn selector(name: &str, context: &Context) -> String {
+    format!("app.kubernetes.io/instance={name},{UID_LABEL}={}", context.environment_uid)
+}
+
 /// Whose an object is, by its labels.
 pub(super) fn ownership<K: kube::Resource>(object: &K, context: &Context) -> Ownership {
     let labels = object.labels();

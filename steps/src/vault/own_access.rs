@@ -5,7 +5,7 @@ use super::objects::Manifest;
 use super::place::placed;
 use super::server::{VaultServer, client_failure};
 use super::session::{LoginAs, ROOT_TOKEN, Session};
-use super::{VaultPlace, Vaults};
+use super::{VaultPlace, Vaults, intent};
 use crate::contract::{Made, Record, Seen, StepKind};
 use crate::kubernetes::ClusterAccess;
 use async_trait::async_trait;
@@ -191,8 +191,14 @@ impl OwnAccess {
                 );
             }
         }
-        let removed = self.vaults.keystore.remove(&context.environment_uid, ROOT_TOKEN, None).await;
-        removed.map_err(|error| error.into_failure(Residue::Present))
+        let client = self.vaults.reach.client(&place.cluster)?;
+        let intent = intent::read(&client, &place.namespace, &place.name, context).await?;
+        let second = intent.and_then(|intent| intent.second);
+        for folder in [second.as_deref(), None] {
+            let removed = self.vaults.keystore.remove(&context.environment_uid, ROOT_TOKEN, folder).await;
+            removed.map_err(|error| error.into_failure(Residue::Present))?;
+        }
+        Ok(())
     }
 }
 
