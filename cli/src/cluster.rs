@@ -27,7 +27,8 @@ pub async fn of(store: &Arc<Store>, name: &str) -> Result<(EnvironmentRow, Clust
         .find_map(|access| ClusterAccess::deserialize(access).ok());
     match access {
         Some(access) => Ok((row, access)),
-        None => Err(CommandError::usage(format!("environment {name} has no cluster on record"))
-            .with_remedy("build it with: platflow run deploy-aws-dev, or go on with a run that stopped: platflow list")),
+        None => Err(CommandError::usage(format!("environment {name} has no cluster on record")).with_remedy(
+            "build it with: platflow run deploy-aws-dev, or go on with a run that stopped: platflow list",
+        )),
     }
 }

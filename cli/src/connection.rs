@@ -63,18 +63,24 @@ fn aws_error(error: AwsError) -> CommandError {
     failure
 }
 
-async fn to_sandbox(settings: &Settings) -> Result<Connection, CommandError> {
-    let endpoints = sandbox_host::ensure(settings, None).await?;
+async fn to_sandbox(settings: &Settings, region: Option<&str>) -> Result<Connection, CommandError> {
+    let sandbox = sandbox_host::ensure(settings, None).await?;
+    let endpoints = &sandbox.endpoints;
+    let region = region.unwrap_or(sandbox_host::DEFAULT_REGION);
     let target = Target::Sandbox {
         world_id: endpoints.world_id.clone(),
         account: endpoints.account.clone(),
-        region: endpoints.region.clone(),
+        region: region.to_owned(),
     };
-    let mut aws = AwsSettings::sandbox(&endpoints.aws_url, &endpoints.region);
-    aws.address_url = Some(sandbox_host::address_url(&endpoints));
-    let clock = sandbox_host::clock(&endpoints).await?;
+    let mut aws = AwsSettings::sandbox(&endpoints.aws_url, region);
+    aws.address_url = Some(sandbox_host::address_url(endpoints));
+    let clock = sandbox_host::clock(&sandbox).await?;
     let aws = AwsClients::connect(aws).await.map_err(aws_error)?;
-    Ok(Connection { target, aws, clock, child_environment: sandbox_host::variables(&endpoints).into_iter().collect() })
+    let mut child_environment = sandbox_host::variables(endpoints);
+    for name in ["AWS_REGION", "AWS_DEFAULT_REGION"] {
+        child_environment.insert(name.to_owned(), region.to_owned());
+    }
+    Ok(Connection { target, aws, clock, child_environment })
 }
 
 async fn to_aws(wanted: &Wanted, recorded: Option<&Target>) -> Result<Connection, CommandError> {
@@ -101,7 +107,12 @@ async fn to_aws(wanted: &Wanted, recorded: Option<&Target>) -> Result<Connection
 }
 
 /// What the command line says must fit what is on record, before anything is called.
-fn check_words(wanted: &Wanted, settings: &Settings, row: &EnvironmentRow, recorded: &Target) -> Result<(), CommandError> {
+fn check_words(
+    wanted: &Wanted,
+    settings: &Settings,
+    row: &EnvironmentRow,
+    recorded: &Target,
+) -> Result<(), CommandError> {
     let other = |what: &str, asked: &str| {
         CommandError::usage(format!(
             "environment {} lives in {}, not in {what} {asked}; nothing was called",
@@ -139,15 +150,19 @@ pub async fn connect(
 ) -> Result<(Connection, Option<EnvironmentRow>), CommandError> {
     let row = store.environment(environment).await.map_err(crate::wiring::journal_error)?;
     let Some(row) = row else {
-        let connection = if settings.sandbox { to_sandbox(settings).await? } else { to_aws(wanted, None).await? };
+        let connection = if settings.sandbox {
+            to_sandbox(settings, wanted.region.as_deref()).await?
+        } else {
+            to_aws(wanted, None).await?
+        };
         check_new(wanted, &connection)?;
         return Ok((connection, None));
     };
     let recorded = Target::recorded(&row)?;
     check_words(wanted, settings, &row, &recorded)?;
     let connection = match &recorded {
-        Target::Sandbox { .. } if settings.sandbox || wanted.account.is_none() => to_sandbox(settings).await?,
-        Target::Sandbox { .. } | Target::Aws { .. } => to_aws(wanted, Some(&recorded)).await?,
+        Target::Sandbox { region, .. } => to_sandbox(settings, Some(region)).await?,
+        Target::Aws { .. } => to_aws(wanted, Some(&recorded)).await?,
     };
     recorded.must_equal(&connection.target, environment)?;
     Ok((connection, Some(row)))
@@ -159,7 +174,10 @@ fn check_new(wanted: &Wanted, connection: &Connection) -> Result<(), CommandErro
         [("account", &wanted.account, target.account()), ("region", &wanted.region, target.region())]
     {
         if let Some(asked) = asked.as_deref().filter(|asked| *asked != found) {
-            return Err(CommandError::usage(format!("this is {}, not {what} {asked}; nothing was changed", target.describe())));
+            return Err(CommandError::usage(format!(
+                "this is {}, not {what} {asked}; nothing was changed",
+                target.describe()
+            )));
         }
     }
     Ok(())

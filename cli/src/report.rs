@@ -85,7 +85,9 @@ pub fn finished(run: &Run) -> Result<String, CommandError> {
         lines.push(format!(
             "  Argo CD     kubectl --kubeconfig kubeconfig.yaml -n {namespace} port-forward svc/{service} 8080:443"
         ));
-        lines.push(format!("              user admin, password: platflow secret show {environment} argocd/admin-password"));
+        lines.push(format!(
+            "              user admin, password: platflow secret show {environment} argocd/admin-password"
+        ));
     }
     if let Some(vault) = outputs_of(run, "vault.unseal") {
         let voters = vault.get("voters").map_or_else(String::new, |voters| match voters {
@@ -94,7 +96,9 @@ pub fn finished(run: &Run) -> Result<String, CommandError> {
         });
         let leader = text(Some(vault), "leader").unwrap_or("?");
         lines.push(format!("  Vault       initialised, unsealed, {voters} voters, leader {leader}"));
-        lines.push(format!("              key shares: platflow secret show {environment} vault/share-1 (of 5, any 3 unseal)"));
+        lines.push(format!(
+            "              key shares: platflow secret show {environment} vault/share-1 (of 5, any 3 unseal)"
+        ));
     }
     let estimate = estimate(run)?;
     if !estimate.lines.is_empty() {
@@ -147,7 +151,9 @@ fn left(run: &Run) -> Vec<String> {
                 .as_ref()
                 .and_then(Value::as_object)
                 .and_then(|outputs| {
-                    outputs.iter().find(|(key, value)| (key.ends_with("_id") || *key == "arn" || *key == "name") && value.is_string())
+                    outputs.iter().find(|(key, value)| {
+                        (key.ends_with("_id") || *key == "arn" || *key == "name") && value.is_string()
+                    })
                 })
                 .and_then(|(_, value)| value.as_str());
             format!("{} ({}) {} {}", step.name, step.kind, state.phase.name(), id.unwrap_or("-"))

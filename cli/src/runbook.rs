@@ -40,9 +40,7 @@ pub fn load(
         let text = std::fs::read_to_string(path).map_err(|error| {
             CommandError::usage(format!("the parameter file {} cannot be read", path.display())).caused_by(error)
         })?;
-        values
-            .file(&Source::new(path.display().to_string(), text))
-            .map_err(|findings| refused(&findings, settings))?;
+        values.file(&Source::new(path.display().to_string(), text)).map_err(|findings| refused(&findings, settings))?;
     }
     for assignment in &arguments.set {
         values.set(assignment).map_err(|findings| refused(&findings, settings))?;

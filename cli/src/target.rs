@@ -73,7 +73,9 @@ impl Target {
             Self::Sandbox { world_id, account, region } => {
                 format!("sandbox world {world_id} (account {account}, region {region})")
             }
-            Self::Aws { partition, account, region } => format!("account {account}, region {region}, partition {partition}"),
+            Self::Aws { partition, account, region } => {
+                format!("account {account}, region {region}, partition {partition}")
+            }
         }
     }
 

@@ -18,7 +18,7 @@ use platflow_steps::core::{ApprovalFolder, CoreSettings};
 use platflow_steps::guard_process::Launcher;
 use platflow_steps::kubernetes::Clients;
 use platflow_steps::sealing::{IdentitySource, Keystore, Sealer};
-use platflow_steps::vault::{Reach, Vaults};
+use platflow_steps::vault::Reach;
 use platflow_workflows::Resolver;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -64,8 +64,10 @@ pub fn journal_error(error: JournalError) -> CommandError {
         JournalError::Newer { .. } => CommandError::usage(message).with_remedy("use the newer platflow that wrote it"),
         JournalError::Damaged(_) => CommandError::new(ExitCode::Internal, message)
             .with_remedy("the file was left as it is; restore it from a backup, or name another with --state"),
-        JournalError::Storage { source, .. } => CommandError { source: Some(source), ..CommandError::new(ExitCode::Internal, message) }
-            .with_remedy("check space and permissions of the state directory; what was acknowledged is safe"),
+        JournalError::Storage { source, .. } => {
+            CommandError { source: Some(source), ..CommandError::new(ExitCode::Internal, message) }
+                .with_remedy("check space and permissions of the state directory; what was acknowledged is safe")
+        }
     }
 }
 
@@ -93,16 +95,17 @@ fn catalog(aws: &Arc<AwsClients>, keystore: &Arc<Keystore>, core: CoreSettings) 
     let mut catalog = Catalog::default();
     let clients = Arc::new(Clients::new(aws.tokens()));
     let refused = "the step kinds could not be put together";
-    platflow_steps::aws::register(&mut catalog, Arc::clone(aws)).map_err(|error| internal(refused)(error.into()))?;
+    platflow_steps::aws::register(&mut catalog, aws).map_err(|error| internal(refused)(error.into()))?;
     platflow_steps::kubernetes::register(&mut catalog, &clients).map_err(|error| internal(refused)(error.into()))?;
-    platflow_steps::argocd::register(&mut catalog, &clients, keystore).map_err(|error| internal(refused)(error.into()))?;
+    platflow_steps::argocd::register(&mut catalog, &clients, keystore)
+        .map_err(|error| internal(refused)(error.into()))?;
     let reach: Arc<dyn Reach> = clients.clone();
-    let vaults = Vaults::new(Arc::clone(&reach), Arc::clone(keystore));
     platflow_steps::vault::register(&mut catalog, reach, Arc::clone(keystore))
         .map_err(|error| internal(refused)(error.into()))?;
-    platflow_steps::external_secrets::register(&mut catalog, &clients, &vaults)
+    platflow_steps::external_secrets::register(&mut catalog, &clients, keystore)
         .map_err(|error| internal(refused)(error.into()))?;
-    platflow_steps::smoke::register(&mut catalog, &clients, &vaults).map_err(|error| internal(refused)(error.into()))?;
+    platflow_steps::smoke::register(&mut catalog, &clients, keystore)
+        .map_err(|error| internal(refused)(error.into()))?;
     platflow_steps::core::register(&mut catalog, core).map_err(|error| internal(refused)(error.into()))?;
     Ok(catalog)
 }
@@ -126,9 +129,7 @@ pub async fn descriptions(settings: &Settings) -> Result<Catalog, CommandError> 
 pub async fn keystore(settings: &Settings, store: Arc<dyn SecretStore>) -> Result<Arc<Keystore>, CommandError> {
     let source = match &settings.identity {
         Identity::File(path) => IdentitySource::File(path.clone()),
-        Identity::Command(command) => {
-            IdentitySource::Command(vec!["sh".to_owned(), "-c".to_owned(), command.clone()])
-        }
+        Identity::Command(command) => IdentitySource::Command(vec!["sh".to_owned(), "-c".to_owned(), command.clone()]),
     };
     let opened = Sealer::open(&source, &settings.recipients).await.map_err(|error| {
         CommandError::usage("there is no usable age identity, and nothing that keeps secrets starts without one")
@@ -158,7 +159,8 @@ pub async fn engine(
     let secrets: Arc<dyn SecretStore> = store.clone();
     let keystore = keystore(settings, secrets).await?;
     let core = core_settings(settings, connection.child_environment.clone());
-    let mut drive = platflow_engine::drive::Settings { version: env!("CARGO_PKG_VERSION").to_owned(), ..Default::default() };
+    let mut drive =
+        platflow_engine::drive::Settings { version: env!("CARGO_PKG_VERSION").to_owned(), ..Default::default() };
     if let Some(bound) = max_in_flight {
         drive.max_in_flight = bound.max(1);
     }

@@ -7,6 +7,7 @@
 mod chain;
 mod failure;
 mod file;
+mod forget;
 mod identity;
 mod lease;
 mod read;

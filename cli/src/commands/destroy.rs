@@ -36,7 +36,10 @@ pub async fn execute(arguments: Destroy, settings: &Settings) -> Result<ExitCode
     if !confirmation(arguments.confirm.as_deref(), &environment)? {
         return Err(CommandError::new(
             ExitCode::Stuck,
-            format!("destroying {environment} takes down {} steps and the data in them; nothing was touched", record.len()),
+            format!(
+                "destroying {environment} takes down {} steps and the data in them; nothing was touched",
+                record.len()
+            ),
         )
         .with_remedy(format!("if that is what you want: platflow destroy {environment} --confirm {environment}")));
     }
@@ -46,8 +49,8 @@ pub async fn execute(arguments: Destroy, settings: &Settings) -> Result<ExitCode
     let (connection, _) = connection::connect(settings, &store, &environment, &wanted).await?;
     let relay = Arc::new(Relay::default());
     let engine = wiring::engine(settings, &store, &connection, relay.clone(), None).await?;
-    let workflow = WorkflowName::new(format!("destroy-{environment}"))
-        .map_err(|error| CommandError::usage(error.to_string()))?;
+    let workflow =
+        WorkflowName::new(format!("destroy-{environment}")).map_err(|error| CommandError::usage(error.to_string()))?;
     let plan = destroy::plan(workflow, environment, &record, &engine.catalog);
     let direction = Direction::Backward { cause: "operator".to_owned(), confirmed: true, keep };
     let new = StartRun {

@@ -18,9 +18,10 @@ pub async fn execute(arguments: K8sToken, settings: &Settings) -> Result<ExitCod
     let store = wiring::open_store(settings)?;
     let (row, access) = cluster::of(&store, &arguments.environment).await?;
     let (connection, _) = connection::connect(settings, &store, &row.name, &Wanted::default()).await?;
-    let (token, expiry) = connection.aws.tokens().token(&access.name).await.map_err(|error| {
-        CommandError::new(ExitCode::Internal, "the token could not be presigned").caused_by(error)
-    })?;
+    let (token, expiry) =
+        connection.aws.tokens().token(&access.name).await.map_err(|error| {
+            CommandError::new(ExitCode::Internal, "the token could not be presigned").caused_by(error)
+        })?;
     output::json_line(&json!({
         "apiVersion": "client.authentication.k8s.io/v1",
         "kind": "ExecCredential",

@@ -33,7 +33,10 @@ pub async fn execute(arguments: List, settings: &Settings) -> Result<ExitCode, C
         }
         OutputFormat::Text if runs.is_empty() => output::line("no runs yet")?,
         OutputFormat::Text => {
-            output::line(&format!("{:<10} {:<28} {:<18} {:<13} {}", "RUN", "WORKFLOW", "ENVIRONMENT", "STATUS", "STARTED"))?;
+            output::line(&format!(
+                "{:<10} {:<28} {:<18} {:<13} {}",
+                "RUN", "WORKFLOW", "ENVIRONMENT", "STATUS", "STARTED"
+            ))?;
             for run in &runs {
                 output::line(&format!(
                     "{:<10} {:<28} {:<18} {:<13} {}",

@@ -20,11 +20,7 @@ const PAGE: usize = 1_000;
 pub async fn execute(arguments: Logs, settings: &Settings) -> Result<ExitCode, CommandError> {
     let store = wiring::open_store(settings)?;
     let run = store.find(&arguments.run.run).await.map_err(wiring::journal_error)?;
-    let step = arguments
-        .step
-        .map(StepName::new)
-        .transpose()
-        .map_err(|error| CommandError::usage(error.to_string()))?;
+    let step = arguments.step.map(StepName::new).transpose().map_err(|error| CommandError::usage(error.to_string()))?;
     let mut after = arguments.after;
     let mut all = Vec::new();
     loop {

@@ -150,9 +150,8 @@ impl Survey<'_> {
         for index in layers.into_iter().flatten() {
             let Some(step) = graph.step(index) else { continue };
             // A step whose inputs come from what does not exist yet cannot exist either.
-            let unbuilt = step.needs.iter().any(|need| {
-                !seen.outputs.contains_key(need) && !seen.skipped.contains_key(need)
-            });
+            let unbuilt =
+                step.needs.iter().any(|need| !seen.outputs.contains_key(need) && !seen.skipped.contains_key(need));
             let verdict = if unbuilt && !self.record.contains_key(&step.name) {
                 Verdict::Create
             } else {

@@ -25,8 +25,7 @@ pub async fn execute(arguments: Resume, settings: &Settings) -> Result<ExitCode,
         }
         RunStatus::Running | RunStatus::Parked | RunStatus::RollingBack => {}
     }
-    let (connection, _) =
-        connection::connect(settings, &store, &summary.environment, &Wanted::default()).await?;
+    let (connection, _) = connection::connect(settings, &store, &summary.environment, &Wanted::default()).await?;
     let relay = Arc::new(Relay::default());
     let engine = wiring::engine(settings, &store, &connection, relay.clone(), arguments.max_in_flight).await?;
     let owner = wiring::this_process()?;

@@ -41,8 +41,7 @@ pub async fn execute(arguments: Rollback, settings: &Settings) -> Result<ExitCod
     }
     let keep: Result<Vec<StepName>, _> = arguments.keep.iter().map(StepName::new).collect();
     let keep = keep.map_err(|error| CommandError::usage(error.to_string()))?;
-    let (connection, _) =
-        connection::connect(settings, &store, &summary.environment, &Wanted::default()).await?;
+    let (connection, _) = connection::connect(settings, &store, &summary.environment, &Wanted::default()).await?;
     let relay = Arc::new(Relay::default());
     let engine = wiring::engine(settings, &store, &connection, relay.clone(), None).await?;
     let owner = wiring::this_process()?;
@@ -59,8 +58,10 @@ pub fn confirmation(given: Option<&str>, environment: &EnvironmentName) -> Resul
     match given {
         None => Ok(false),
         Some(name) if name == environment.as_str() => Ok(true),
-        Some(name) => Err(CommandError::usage(format!("--confirm {name} is not the name of environment {environment}"))
-            .with_remedy("nothing was touched")),
+        Some(name) => {
+            Err(CommandError::usage(format!("--confirm {name} is not the name of environment {environment}"))
+                .with_remedy("nothing was touched"))
+        }
     }
 }
 
@@ -78,7 +79,11 @@ fn refuse_unconfirmed(run: &Run, catalog: &platflow_engine::kind::Catalog) -> Re
     let environment = &run.state.environment;
     Err(CommandError::new(
         ExitCode::Stuck,
-        format!("rolling back run {} destroys data that cannot be rebuilt: {}; nothing was touched", run.id, data.join(", ")),
+        format!(
+            "rolling back run {} destroys data that cannot be rebuilt: {}; nothing was touched",
+            run.id,
+            data.join(", ")
+        ),
     )
     .with_remedy(format!("if that is what you want: platflow rollback {} --confirm {environment}", run.id)))
 }

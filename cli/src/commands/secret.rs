@@ -67,7 +67,8 @@ async fn show(
     let secrets: Arc<dyn SecretStore> = store.clone();
     let keystore = wiring::keystore(settings, secrets).await?;
     let secret = keystore.get(&row.uid, name, None).await.map_err(|error| {
-        CommandError::usage(format!("secret {name} could not be opened")).caused_by(error)
+        CommandError::usage(format!("secret {name} could not be opened"))
+            .caused_by(error)
             .with_remedy("PLATFLOW_IDENTITY names the identity it was sealed for")
     })?;
     let Some(secret) = secret else {

@@ -26,7 +26,9 @@ pub fn describe(event: &Event) -> String {
         Event::StepWaiting { step, reason, .. } => format!("{step}: waiting: {reason}"),
         Event::StepApplied { step, .. } => format!("{step}: applied, not confirmed yet"),
         Event::StepVerified { step, effect, .. } => format!("{step}: verified ({})", effect_word(*effect)),
-        Event::StepFailed { step, error, retry_at, .. } => failure(step, "failed", &error.to_string(), retry_at.is_some()),
+        Event::StepFailed { step, error, retry_at, .. } => {
+            failure(step, "failed", &error.to_string(), retry_at.is_some())
+        }
         Event::StepSkipped { step, reason } => format!("{step}: skipped: {reason}"),
         Event::UndoIntended { step, .. } => format!("{step}: undoing"),
         Event::UndoWaiting { step, reason, .. } => format!("{step}: undoing, waiting: {reason}"),

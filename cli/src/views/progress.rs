@@ -211,7 +211,10 @@ impl Live {
             | Event::RunParked { .. }
             | Event::RunResumed { .. }
             | Event::RunFinished { .. } => self.line("::", "36", &text),
-            Event::StepRecorded { .. } | Event::StepNoted { .. } | Event::StepFound { .. } | Event::StepApplied { .. } => {}
+            Event::StepRecorded { .. }
+            | Event::StepNoted { .. }
+            | Event::StepFound { .. }
+            | Event::StepApplied { .. } => {}
         }
     }
 

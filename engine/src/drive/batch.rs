@@ -82,29 +82,30 @@ impl Builder {
 
     fn record(&mut self, run: &Run, index: StepIndex, event: &Event) {
         let Some(state) = run.at(index) else { return };
-        let change = match event {
-            Event::StepIntended { .. } | Event::StepNoted { .. } | Event::StepFound { .. } => {
-                let prior = state.prior.as_ref().filter(|_| state.finding != Some(Finding::Missing));
-                let outputs = state.outputs.clone().or_else(|| prior.map(|prior| prior.outputs.clone()));
-                put(run, index, state, state.spec.clone(), outputs, false)
-            }
-            Event::StepVerified { .. } => put(run, index, state, state.spec.clone(), state.outputs.clone(), true),
-            Event::StepUndone { .. } => match (state.undo_meaning(), &state.prior) {
-                (UndoMeaning::Restore | UndoMeaning::Keep, Some(prior)) => {
-                    put(run, index, state, Some(prior.spec.clone()), Some(prior.outputs.clone()), true)
+        let change =
+            match event {
+                Event::StepIntended { .. } | Event::StepNoted { .. } | Event::StepFound { .. } => {
+                    let prior = state.prior.as_ref().filter(|_| state.finding != Some(Finding::Missing));
+                    let outputs = state.outputs.clone().or_else(|| prior.map(|prior| prior.outputs.clone()));
+                    put(run, index, state, state.spec.clone(), outputs, false)
                 }
-                (UndoMeaning::Restore | UndoMeaning::Keep, None) => None,
-                (UndoMeaning::Remove, _) => run.graph.step(index).map(|step| RecordChange::Gone {
-                    step: step.name.clone(),
-                    next_generation: state.generation.saturating_add(1),
+                Event::StepVerified { .. } => put(run, index, state, state.spec.clone(), state.outputs.clone(), true),
+                Event::StepUndone { .. } => match (state.undo_meaning(), &state.prior) {
+                    (UndoMeaning::Restore | UndoMeaning::Keep, Some(prior)) => {
+                        put(run, index, state, Some(prior.spec.clone()), Some(prior.outputs.clone()), true)
+                    }
+                    (UndoMeaning::Restore | UndoMeaning::Keep, None) => None,
+                    (UndoMeaning::Remove, _) => run.graph.step(index).map(|step| RecordChange::Gone {
+                        step: step.name.clone(),
+                        next_generation: state.generation.saturating_add(1),
+                    }),
+                },
+                // Nothing was done to it: the record goes back to what it said. What was changed and is kept stays as it is.
+                Event::StepKept { .. } => state.prior.as_ref().filter(|_| state.finding.is_none()).and_then(|prior| {
+                    put(run, index, state, Some(prior.spec.clone()), Some(prior.outputs.clone()), true)
                 }),
-            },
-            Event::StepKept { .. } => state
-                .prior
-                .as_ref()
-                .and_then(|prior| put(run, index, state, Some(prior.spec.clone()), Some(prior.outputs.clone()), true)),
-            _ => None,
-        };
+                _ => None,
+            };
         self.batch.record.extend(change);
     }
 }

@@ -9,7 +9,7 @@ use crate::drive::batch::Builder;
 use crate::drive::guard::Guard;
 use crate::drive::{DriveError, DriveOutcome, Engine, start};
 use crate::event::{Direction, Event, ParkReason, Prior};
-use crate::failure::{ErrorClass, Residue, StepError};
+use crate::failure::{Residue, StepError};
 use crate::fold::Run;
 use crate::graph::StepIndex;
 use crate::journal::{Lease, RecordedStep};
@@ -260,6 +260,11 @@ impl Cycle<'_> {
             Action::Keep(index, reason) => {
                 if let Some(step) = self.run.graph.step(index).map(|step| step.name.clone()) {
                     self.fact(&Event::StepKept { step, reason })?;
+                }
+            }
+            Action::Nothing(index) => {
+                if let Some(step) = self.run.graph.step(index).map(|step| step.name.clone()) {
+                    self.fact(&Event::StepUndone { step, evidence: "what was tried left nothing".to_owned(), at })?;
                 }
             }
             Action::GoneWith(index, with) => {
@@ -514,7 +519,7 @@ impl Cycle<'_> {
         let since = state.failing_since.unwrap_or(at);
         let retry_for = self.run.graph.step(index).and_then(|planned| planned.retry_for);
         let retry_at = if again { retry::next(&error, state.failures + 1, since, at, retry_for) } else { None };
-        if error.residue == Residue::Unknown && error.class != ErrorClass::NeedsHuman {
+        if error.residue != Residue::None {
             self.uncertain_since.insert(index, at);
         }
         let backward = matches!(state.phase, Phase::Undoing | Phase::UndoWaiting { .. });

@@ -140,3 +140,16 @@ impl Engine {
         cycle::drive(self, lease, run, cancel).await
     }
 }
+
+/// Ends an unfinished run for good without touching the world: the environment's record keeps what exists.
+///
+/// # Errors
+/// A live owner, an unknown or finished run.
+pub async fn abandon(
+    journal: &Arc<dyn Journal>,
+    id: &crate::name::RunId,
+    owner: &crate::journal::Owner,
+    at: jiff::Timestamp,
+) -> Result<(), DriveError> {
+    start::abandon(journal, id, owner, at).await
+}

@@ -1,7 +1,7 @@
 //! How a run comes under a drive: created with its first facts, or taken over.
 
 use crate::drive::{DriveError, Engine, batch};
-use crate::event::{Direction, Event};
+use crate::event::{Direction, Ending, Event};
 use crate::fold::Run;
 use crate::journal::{Journal, JournalError, Lease, NewRun, Owner, RecordedStep};
 use crate::name::{EnvironmentUid, RunId};
@@ -145,4 +145,27 @@ async fn take_over(
     engine.journal.append(lease, lease.head, batch).await?;
     tell(engine, &events, lease.head + 1);
     Ok(run)
+}
+
+/// Ends a run for good without touching the world: the record keeps what exists.
+pub(super) async fn abandon(
+    engine_journal: &Arc<dyn Journal>,
+    id: &RunId,
+    owner: &Owner,
+    at: jiff::Timestamp,
+) -> Result<(), DriveError> {
+    let lease = engine_journal.acquire(id, owner).await?;
+    let ended = async {
+        let mut run = Run::load(engine_journal.load(id).await?)?;
+        let mut builder = batch::Builder::default();
+        let name = format!("pid {} on {} ({})", owner.pid, owner.host, owner.user);
+        builder.apply(&mut run, &Event::OwnerChanged { epoch: lease.epoch, owner: name, at })?;
+        builder.apply(&mut run, &Event::RunFinished { ending: Ending::Abandoned, at })?;
+        let batch = builder.finish(&run)?;
+        engine_journal.append(&lease, lease.head, batch).await?;
+        Ok(())
+    }
+    .await;
+    engine_journal.release(&lease).await?;
+    ended
 }

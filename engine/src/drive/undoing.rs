@@ -1,5 +1,6 @@
 //! One undo of a step: take away what this run made, or put back what it changed.
 
+use crate::clock::after;
 use crate::drive::attempt::{Attempt, Outcome, failed};
 use crate::event::Finding;
 use crate::failure::{Residue, StepError};
@@ -8,6 +9,9 @@ use crate::step::{Observation, Ownership, Progress, UndoProgress};
 use serde_json::Value;
 use std::time::Duration;
 
+/// After a call of unknown outcome, an absence proves nothing for so long: reads lag behind, even where a token makes the
+/// call itself safe to repeat.
+const BELIEVED_AFTER: Duration = Duration::from_secs(60);
 /// How long a restore may take.
 const RESTORE_BUDGET: Duration = Duration::from_secs(45 * 60);
 
@@ -40,6 +44,9 @@ impl Attempt {
         let Some(spec) = self.state.spec.clone() else {
             return Outcome::Undone { evidence: "no attempt was ever made".to_owned() };
         };
+        if let Some(outcome) = self.doubt_absence_of(&spec).await {
+            return outcome;
+        }
         match self.kind.undo(&spec, &self.known, &self.context).await {
             Ok(UndoProgress::Gone { evidence }) => Outcome::Undone { evidence },
             Ok(UndoProgress::Waiting { reason, poll_in, budget }) => self.wait(reason, poll_in, budget),
@@ -50,6 +57,25 @@ impl Attempt {
                     .with_remedy(remedy),
             ),
             Err(error) => failed(error),
+        }
+    }
+
+    /// Looks first where an earlier call may still show; what is there is undone, what is not may be late.
+    async fn doubt_absence_of(&self, spec: &Value) -> Option<Outcome> {
+        let now = self.context.now();
+        let end = after(self.uncertain_since?, self.settle.max(BELIEVED_AFTER));
+        if now >= end {
+            return None;
+        }
+        match self.kind.observe(spec, &self.known, &self.context).await {
+            Ok(Observation::Absent) => {
+                let reason = "making sure that an earlier call left nothing".to_owned();
+                let poll_at = after(now, Duration::from_secs(10)).min(end);
+                Some(Outcome::Settling { reason, poll_at, end })
+            }
+            Ok(Observation::Unknown { reason }) => Some(failed(StepError::transient(reason))),
+            Ok(Observation::Present { .. } | Observation::Changing { .. }) => None,
+            Err(error) => Some(failed(error)),
         }
     }
 
