@@ -80,7 +80,7 @@ fn managers(object: &Value) -> Vec<Manager> {
 }
 
 fn write_managers(object: &mut Value, mut all: Vec<Manager>) {
-    all.retain(|each| !each.fields.is_empty() || each.operation == "Apply");
+    all.retain(|each| !each.fields.is_empty());
     all.sort_by(|a, b| {
         (a.operation.as_str(), a.time.as_deref(), a.name.as_str()).cmp(&(
             b.operation.as_str(),
@@ -292,8 +292,12 @@ fn conflict(conflicts: &[(String, Vec<String>)]) -> Refusal {
 pub(crate) fn record_update(before: Option<&Value>, object: &mut Value, who: Writer<'_>, place: &Place<'_>) {
     let mut changed = Fields::of_update(before.map(without_managers).as_ref(), &without_managers(object), place);
     strip_system(&mut changed);
-    if who.subresource.is_empty() && !place.path().is_empty() {
-        return;
+    if who.subresource.is_empty() && !place.custom() {
+        // The server's own first values belong to nobody.
+        changed.remove(&["status"]);
+        if text(object, "/kind") == "Namespace" {
+            changed.remove(&["spec"]);
+        }
     }
     let mut all = managers(before.unwrap_or(object));
     for each in &mut all {

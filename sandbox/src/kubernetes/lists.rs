@@ -67,6 +67,11 @@ impl<'a> Place<'a> {
         self.last()
     }
 
+    /// Whether this is an object of a custom resource.
+    pub(crate) fn custom(&self) -> bool {
+        self.custom
+    }
+
     /// The path from the root.
     pub(crate) fn path(&self) -> &[String] {
         &self.path

@@ -135,6 +135,10 @@ const QUANTITY_MAPS: [&str; 13] = [
 
 /// Writes every quantity of a built-in object in canonical form. Returns the first one that is none, with its map's name and key.
 pub(crate) fn canonicalise(value: &mut Value, inside: &str) -> Result<(), String> {
+    // Schemas use the same words (`default`, `max`) for other things; nothing in a definition is a quantity.
+    if value.get("kind").is_some_and(|kind| kind == "CustomResourceDefinition") {
+        return Ok(());
+    }
     match value {
         Value::Object(map) => {
             for (key, below) in map.iter_mut() {

@@ -15,7 +15,12 @@ use super::store::Key;
 use super::verbs::Call;
 
 /// Fills in what admission plugins add.
-pub(crate) fn mutate(call: &mut Call<'_>, resource: &Resource, live: Option<&Value>, new: &mut Value) -> Result<(), Refusal> {
+pub(crate) fn mutate(
+    call: &mut Call<'_>,
+    resource: &Resource,
+    live: Option<&Value>,
+    new: &mut Value,
+) -> Result<(), Refusal> {
     if live.is_some() {
         return Ok(());
     }
@@ -69,25 +74,40 @@ fn admit_pod(cluster: &mut Cluster, resource: &Resource, namespace: &str, pod: &
     object::default_to(pod, &["spec", "serviceAccountName"], json!("default"));
     let account = text(pod, "/spec/serviceAccountName").to_owned();
     let Some(found) = cluster.object(&Key::core("serviceaccounts", namespace, &account)) else {
-        return Err(Refusal::forbidden(resource, object::name(pod), &format!("error looking up service account {namespace}/{account}: serviceaccount \"{account}\" not found")));
+        return Err(Refusal::forbidden(
+            resource,
+            object::name(pod),
+            &format!("error looking up service account {namespace}/{account}: serviceaccount \"{account}\" not found"),
+        ));
     };
     object::set(pod, &["spec", "serviceAccount"], json!(account));
-    let automount = pod.pointer("/spec/automountServiceAccountToken").or_else(|| found.get("automountServiceAccountToken")).and_then(Value::as_bool).unwrap_or(true);
+    let automount = pod
+        .pointer("/spec/automountServiceAccountToken")
+        .or_else(|| found.get("automountServiceAccountToken"))
+        .and_then(Value::as_bool)
+        .unwrap_or(true);
     if automount {
         mount_token(cluster, pod);
     }
     let class = text(pod, "/spec/priorityClassName").to_owned();
     if !class.is_empty() {
         let Some(found) = cluster.object(&Key::new("scheduling.k8s.io", "priorityclasses", "", &class)) else {
-            return Err(Refusal::forbidden(resource, object::name(pod), &format!("no PriorityClass with name {class} was found")));
+            return Err(Refusal::forbidden(
+                resource,
+                object::name(pod),
+                &format!("no PriorityClass with name {class} was found"),
+            ));
         };
         object::set(pod, &["spec", "priority"], found.get("value").cloned().unwrap_or(json!(0)));
     }
     for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
         if let Some(tolerations) = object::list_mut(pod, &["spec", "tolerations"])
-            && !tolerations.iter().any(|each| text(each, "/key") == key || text(each, "/key").is_empty() && text(each, "/operator") == "Exists")
+            && !tolerations.iter().any(|each| {
+                text(each, "/key") == key || text(each, "/key").is_empty() && text(each, "/operator") == "Exists"
+            })
         {
-            tolerations.push(json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}));
+            tolerations
+                .push(json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}));
         }
     }
     quota::fill_limits(cluster, namespace, pod);
@@ -122,7 +142,14 @@ fn mount_token(cluster: &mut Cluster, pod: &mut Value) {
 }
 
 /// Refuses what admission plugins refuse.
-pub(crate) fn check(call: &mut Call<'_>, resource: &Resource, key: &Key, live: Option<&Value>, new: &Value, sub: &str) -> Result<(), Refusal> {
+pub(crate) fn check(
+    call: &mut Call<'_>,
+    resource: &Resource,
+    key: &Key,
+    live: Option<&Value>,
+    new: &Value,
+    sub: &str,
+) -> Result<(), Refusal> {
     if live.is_none() {
         namespace_check(call.cluster, resource, &key.namespace, &key.name)?;
     }
@@ -136,10 +163,20 @@ pub(crate) fn check(call: &mut Call<'_>, resource: &Resource, key: &Key, live: O
     if resource.is("", "pods") {
         quota::check_limits(call.cluster, resource, &key.namespace, new)?;
     }
-    if call.dry_run()? || key.namespace.is_empty() { Ok(()) } else { quota::check(call.cluster, resource, &key.namespace, new) }
+    if call.dry_run()? || key.namespace.is_empty() {
+        Ok(())
+    } else {
+        quota::check(call.cluster, resource, &key.namespace, new)
+    }
 }
 
-fn security(call: &mut Call<'_>, resource: &Resource, namespace: &str, live: Option<&Value>, new: &Value) -> Result<(), Refusal> {
+fn security(
+    call: &mut Call<'_>,
+    resource: &Resource,
+    namespace: &str,
+    live: Option<&Value>,
+    new: &Value,
+) -> Result<(), Refusal> {
     let template = match (resource.group.as_str(), resource.plural.as_str()) {
         ("", "pods") if live.is_none() => new.get("spec"),
         ("apps", _) | ("batch", "jobs") => new.pointer("/spec/template/spec"),
@@ -154,7 +191,11 @@ fn security(call: &mut Call<'_>, resource: &Resource, namespace: &str, live: Opt
             continue;
         }
         if mode == "enforce" && pod {
-            return Err(Refusal::forbidden(resource, object::name(new), &format!("violates PodSecurity \"{level}:{version}\": {}", found.join(", "))));
+            return Err(Refusal::forbidden(
+                resource,
+                object::name(new),
+                &format!("violates PodSecurity \"{level}:{version}\": {}", found.join(", ")),
+            ));
         }
         if mode == "warn" {
             call.warnings.push(format!("would violate PodSecurity \"{level}:{version}\": {}", found.join(", ")));
@@ -174,7 +215,11 @@ pub(crate) fn pod_by_controller(look: &mut Look<'_>, mut pod: Value) -> Result<(
     if let Some((level, version)) = pod_security::level(look.cluster, &namespace, "enforce") {
         let found = pod.get("spec").map(|spec| pod_security::violations(spec, &level)).unwrap_or_default();
         if !found.is_empty() {
-            return Err(format!("pods \"{}\" is forbidden: violates PodSecurity \"{level}:{version}\": {}", object::name(&pod), found.join(", ")));
+            return Err(format!(
+                "pods \"{}\" is forbidden: violates PodSecurity \"{level}:{version}\": {}",
+                object::name(&pod),
+                found.join(", ")
+            ));
         }
     }
     quota::check_limits(look.cluster, &resource, &namespace, &pod).map_err(refused)?;
@@ -206,7 +251,11 @@ fn namespace_check(cluster: &Cluster, resource: &Resource, namespace: &str, name
     };
     if object::deleting(&found) {
         let why = format!("unable to create new content in namespace {namespace} because it is being terminated");
-        return Err(Refusal::forbidden(resource, name, &why).with_cause("NamespaceTerminating", &format!("namespace {namespace} is being terminated"), Some("metadata.namespace")));
+        return Err(Refusal::forbidden(resource, name, &why).with_cause(
+            "NamespaceTerminating",
+            &format!("namespace {namespace} is being terminated"),
+            Some("metadata.namespace"),
+        ));
     }
     Ok(())
 }

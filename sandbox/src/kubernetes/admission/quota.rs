@@ -37,9 +37,15 @@ fn weight(group: &str, resource: &str, object: &Value, entry: &str) -> Option<Qu
             "limits.memory" => sum(object, "limits", "memory"),
             _ => None,
         },
-        ("", "persistentvolumeclaims") if entry == "requests.storage" => Quantity::parse(text(object, "/spec/resources/requests/storage")),
-        ("", "services") if entry == "services.loadbalancers" => one.filter(|_| text(object, "/spec/type") == "LoadBalancer"),
-        ("", "services") if entry == "services.nodeports" => one.filter(|_| matches!(text(object, "/spec/type"), "NodePort" | "LoadBalancer")),
+        ("", "persistentvolumeclaims") if entry == "requests.storage" => {
+            Quantity::parse(text(object, "/spec/resources/requests/storage"))
+        }
+        ("", "services") if entry == "services.loadbalancers" => {
+            one.filter(|_| text(object, "/spec/type") == "LoadBalancer")
+        }
+        ("", "services") if entry == "services.nodeports" => {
+            one.filter(|_| matches!(text(object, "/spec/type"), "NodePort" | "LoadBalancer"))
+        }
         ("", _) if entry == resource => one,
         _ => None,
     }
@@ -62,14 +68,44 @@ pub(crate) fn usage(cluster: &Cluster, namespace: &str, hard: &Value) -> Value {
 
 /// Refuses a new object that goes beyond a quota.
 pub(crate) fn check(cluster: &mut Cluster, resource: &Resource, namespace: &str, new: &Value) -> Result<(), Refusal> {
-    let quotas: Vec<(Key, Value)> = cluster.store.list("", "resourcequotas", Some(namespace)).map(|(key, quota)| (key.clone(), (**quota).clone())).collect();
+    let quotas: Vec<(Key, Value)> = cluster
+        .store
+        .list("", "resourcequotas", Some(namespace))
+        .map(|(key, quota)| (key.clone(), (**quota).clone()))
+        .collect();
     for (key, quota) in quotas {
         let hard = quota.pointer("/spec/hard").cloned().unwrap_or_default();
         if resource.is("", "pods") {
-            let missing: Vec<&str> = ["limits.cpu", "limits.memory", "requests.cpu", "requests.memory"].into_iter().filter(|entry| hard.get(*entry).is_some()).filter(|entry| entry.split_once('.').is_some_and(|(kind, name)| list(new, "/spec/containers").iter().any(|container| container.pointer(&format!("/resources/{kind}/{name}")).is_none()))).collect();
+            let missing: Vec<&str> = ["limits.cpu", "limits.memory", "requests.cpu", "requests.memory"]
+                .into_iter()
+                .filter(|entry| hard.get(*entry).is_some())
+                .filter(|entry| {
+                    entry.split_once('.').is_some_and(|(kind, name)| {
+                        list(new, "/spec/containers")
+                            .iter()
+                            .any(|container| container.pointer(&format!("/resources/{kind}/{name}")).is_none())
+                    })
+                })
+                .collect();
             if !missing.is_empty() {
-                let shown: Vec<String> = missing.iter().map(|entry| format!("{entry} for: {}", list(new, "/spec/containers").iter().map(|container| text(container, "/name")).collect::<Vec<_>>().join(","))).collect();
-                return Err(Refusal::forbidden(resource, object::name(new), &format!("failed quota: {}: must specify {}", key.name, shown.join("; "))));
+                let shown: Vec<String> = missing
+                    .iter()
+                    .map(|entry| {
+                        format!(
+                            "{entry} for: {}",
+                            list(new, "/spec/containers")
+                                .iter()
+                                .map(|container| text(container, "/name"))
+                                .collect::<Vec<_>>()
+                                .join(",")
+                        )
+                    })
+                    .collect();
+                return Err(Refusal::forbidden(
+                    resource,
+                    object::name(new),
+                    &format!("failed quota: {}: must specify {}", key.name, shown.join("; ")),
+                ));
             }
         }
         let used = usage(cluster, namespace, &hard);
@@ -77,7 +113,8 @@ pub(crate) fn check(cluster: &mut Cluster, resource: &Resource, namespace: &str,
         let mut after = used.clone();
         for (entry, limit) in hard.as_object().into_iter().flatten() {
             let Some(extra) = weight(&resource.group, &resource.plural, new, entry) else { continue };
-            let now = Quantity::parse(text(&used, &format!("/{}", entry.replace('/', "~1")))).unwrap_or(Quantity::of_milli(0, false));
+            let now = Quantity::parse(text(&used, &format!("/{}", entry.replace('/', "~1"))))
+                .unwrap_or(Quantity::of_milli(0, false));
             let most = Quantity::parse(limit.as_str().unwrap_or_default()).unwrap_or(Quantity::of_milli(0, false));
             object::set(&mut after, &[entry], json!(now.plus(extra).canonical()));
             if now.milli + extra.milli > most.milli {
@@ -87,7 +124,17 @@ pub(crate) fn check(cluster: &mut Cluster, resource: &Resource, namespace: &str,
             }
         }
         if !requested.is_empty() {
-            return Err(Refusal::forbidden(resource, object::name(new), &format!("exceeded quota: {}, requested: {}, used: {}, limited: {}", key.name, requested.join(","), before.join(","), limited.join(","))));
+            return Err(Refusal::forbidden(
+                resource,
+                object::name(new),
+                &format!(
+                    "exceeded quota: {}, requested: {}, used: {}, limited: {}",
+                    key.name,
+                    requested.join(","),
+                    before.join(","),
+                    limited.join(",")
+                ),
+            ));
         }
         if after != used {
             cluster.change(&key, |quota| object::set(quota, &["status"], json!({"hard": hard, "used": after})));
@@ -98,7 +145,12 @@ pub(crate) fn check(cluster: &mut Cluster, resource: &Resource, namespace: &str,
 
 /// Fills requests and limits of containers from the LimitRanges of a namespace.
 pub(crate) fn fill_limits(cluster: &Cluster, namespace: &str, pod: &mut Value) {
-    let ranges: Vec<Value> = cluster.store.list("", "limitranges", Some(namespace)).flat_map(|(_, range)| list(range, "/spec/limits").to_vec()).filter(|limit| text(limit, "/type") == "Container").collect();
+    let ranges: Vec<Value> = cluster
+        .store
+        .list("", "limitranges", Some(namespace))
+        .flat_map(|(_, range)| list(range, "/spec/limits").to_vec())
+        .filter(|limit| text(limit, "/type") == "Container")
+        .collect();
     for range in ranges {
         let mut notes = Vec::new();
         if let Some(Value::Array(containers)) = pod.pointer_mut("/spec/containers") {
@@ -112,7 +164,10 @@ pub(crate) fn fill_limits(cluster: &Cluster, namespace: &str, pod: &mut Value) {
                         }
                     }
                     if !set.is_empty() {
-                        notes.push((word, format!("{} {word} for container {}", set.join(", "), text(container, "/name"))));
+                        notes.push((
+                            word,
+                            format!("{} {word} for container {}", set.join(", "), text(container, "/name")),
+                        ));
                     }
                 }
             }
@@ -120,27 +175,54 @@ pub(crate) fn fill_limits(cluster: &Cluster, namespace: &str, pod: &mut Value) {
         if !notes.is_empty() {
             notes.sort_by_key(|(word, _)| std::cmp::Reverse(*word));
             let text = notes.into_iter().map(|(_, note)| note).collect::<Vec<_>>().join("; ");
-            object::set(pod, &["metadata", "annotations", "kubernetes.io/limit-ranger"], json!(format!("LimitRanger plugin set: {text}")));
+            object::set(
+                pod,
+                &["metadata", "annotations", "kubernetes.io/limit-ranger"],
+                json!(format!("LimitRanger plugin set: {text}")),
+            );
         }
     }
 }
 
 /// Refuses a pod beyond the limits of a namespace.
-pub(crate) fn check_limits(cluster: &Cluster, resource: &Resource, namespace: &str, pod: &Value) -> Result<(), Refusal> {
+pub(crate) fn check_limits(
+    cluster: &Cluster,
+    resource: &Resource,
+    namespace: &str,
+    pod: &Value,
+) -> Result<(), Refusal> {
     let mut problems = Vec::new();
     for (_, range) in cluster.store.list("", "limitranges", Some(namespace)) {
         for limit in list(range, "/spec/limits").iter().filter(|limit| text(limit, "/type") == "Container") {
             for container in list(pod, "/spec/containers") {
                 for (name, most) in object::map(limit, "/max").into_iter().flatten() {
-                    let (Some(given), Some(most)) = (Quantity::parse(text(container, &format!("/resources/limits/{name}"))), Quantity::parse(most.as_str().unwrap_or_default())) else { continue };
+                    let (Some(given), Some(most)) = (
+                        Quantity::parse(text(container, &format!("/resources/limits/{name}"))),
+                        Quantity::parse(most.as_str().unwrap_or_default()),
+                    ) else {
+                        continue;
+                    };
                     if given.milli > most.milli {
-                        problems.push(format!("maximum {name} usage per Container is {}, but limit is {}", most.canonical(), given.canonical()));
+                        problems.push(format!(
+                            "maximum {name} usage per Container is {}, but limit is {}",
+                            most.canonical(),
+                            given.canonical()
+                        ));
                     }
                 }
                 for (name, least) in object::map(limit, "/min").into_iter().flatten() {
-                    let (Some(given), Some(least)) = (Quantity::parse(text(container, &format!("/resources/requests/{name}"))), Quantity::parse(least.as_str().unwrap_or_default())) else { continue };
+                    let (Some(given), Some(least)) = (
+                        Quantity::parse(text(container, &format!("/resources/requests/{name}"))),
+                        Quantity::parse(least.as_str().unwrap_or_default()),
+                    ) else {
+                        continue;
+                    };
                     if given.milli < least.milli {
-                        problems.push(format!("minimum {name} usage per Container is {}, but request is {}", least.canonical(), given.canonical()));
+                        problems.push(format!(
+                            "minimum {name} usage per Container is {}, but request is {}",
+                            least.canonical(),
+                            given.canonical()
+                        ));
                     }
                 }
             }

@@ -10,12 +10,23 @@ use super::super::store::Key;
 use super::super::verbs::Call;
 
 /// Calls the webhooks that match a write.
-pub(crate) fn check(call: &mut Call<'_>, resource: &Resource, key: &Key, live: Option<&Value>, new: &Value) -> Result<(), Refusal> {
+pub(crate) fn check(
+    call: &mut Call<'_>,
+    resource: &Resource,
+    key: &Key,
+    live: Option<&Value>,
+    new: &Value,
+) -> Result<(), Refusal> {
     if resource.group == "admissionregistration.k8s.io" {
         return Ok(());
     }
     let operation = if live.is_none() { "CREATE" } else { "UPDATE" };
-    let configurations: Vec<std::sync::Arc<Value>> = ["validatingwebhookconfigurations", "mutatingwebhookconfigurations"].iter().flat_map(|kind| call.cluster.store.list("admissionregistration.k8s.io", kind, None)).map(|(_, found)| std::sync::Arc::clone(found)).collect();
+    let configurations: Vec<std::sync::Arc<Value>> =
+        ["validatingwebhookconfigurations", "mutatingwebhookconfigurations"]
+            .iter()
+            .flat_map(|kind| call.cluster.store.list("admissionregistration.k8s.io", kind, None))
+            .map(|(_, found)| std::sync::Arc::clone(found))
+            .collect();
     for configuration in configurations {
         for hook in list(&configuration, "/webhooks") {
             if !matches(call, hook, resource, key, new, operation) {
@@ -26,23 +37,40 @@ pub(crate) fn check(call: &mut Call<'_>, resource: &Resource, key: &Key, live: O
                 continue;
             }
             let (name, service) = (text(hook, "/name"), text(hook, "/clientConfig/service/name"));
-            let (namespace, path) = (text(hook, "/clientConfig/service/namespace"), text(hook, "/clientConfig/service/path"));
-            let url = format!("https://{service}.{namespace}.svc:{}{path}?timeout={}s", object::int(hook, "/clientConfig/service/port").unwrap_or(443), object::int(hook, "/timeoutSeconds").unwrap_or(10));
+            let (namespace, path) =
+                (text(hook, "/clientConfig/service/namespace"), text(hook, "/clientConfig/service/path"));
+            let url = format!(
+                "https://{service}.{namespace}.svc:{}{path}?timeout={}s",
+                object::int(hook, "/clientConfig/service/port").unwrap_or(443),
+                object::int(hook, "/timeoutSeconds").unwrap_or(10)
+            );
             let message = format!("failed calling webhook \"{name}\": failed to call webhook: Post \"{url}\": {why}");
-            return Err(Refusal::new(500, Some("InternalError"), format!("Internal error occurred: {message}")).with_cause_message(&message));
+            return Err(Refusal::new(500, Some("InternalError"), format!("Internal error occurred: {message}"))
+                .with_cause_message(&message));
         }
     }
     Ok(())
 }
 
 fn matches(call: &Call<'_>, hook: &Value, resource: &Resource, key: &Key, new: &Value, operation: &str) -> bool {
-    let has = |rule: &Value, pointer: &str, wanted: &str| list(rule, pointer).iter().any(|each| each == "*" || each == wanted);
-    let ruled = list(hook, "/rules").iter().any(|rule| has(rule, "/operations", operation) && has(rule, "/apiGroups", &resource.group) && has(rule, "/apiVersions", &resource.version) && has(rule, "/resources", &resource.plural));
+    let has = |rule: &Value, pointer: &str, wanted: &str| {
+        list(rule, pointer).iter().any(|each| each == "*" || each == wanted)
+    };
+    let ruled = list(hook, "/rules").iter().any(|rule| {
+        has(rule, "/operations", operation)
+            && has(rule, "/apiGroups", &resource.group)
+            && has(rule, "/apiVersions", &resource.version)
+            && has(rule, "/resources", &resource.plural)
+    });
     if !ruled || !LabelSelector::of_object(hook.get("objectSelector").unwrap_or(&Value::Null)).selects(new) {
         return false;
     }
     let selector = LabelSelector::of_object(hook.get("namespaceSelector").unwrap_or(&Value::Null));
-    key.namespace.is_empty() || call.cluster.object(&Key::core("namespaces", "", &key.namespace)).is_some_and(|namespace| selector.selects(&namespace))
+    key.namespace.is_empty()
+        || call
+            .cluster
+            .object(&Key::core("namespaces", "", &key.namespace))
+            .is_some_and(|namespace| selector.selects(&namespace))
 }
 
 /// Whether a webhook answers: its Service has a ready pod and the bundle verifies it.
@@ -55,7 +83,10 @@ fn reach(call: &Call<'_>, hook: &Value) -> Result<(), String> {
         return Err(format!("service \"{name}\" not found"));
     };
     let selector = map(&service, "/spec/selector");
-    let ready = call.cluster.store.list("", "pods", Some(namespace)).any(|(_, pod)| condition_true(pod, "Ready") && plain_selector_matches(selector, map(pod, "/metadata/labels")));
+    let ready =
+        call.cluster.store.list("", "pods", Some(namespace)).any(|(_, pod)| {
+            condition_true(pod, "Ready") && plain_selector_matches(selector, map(pod, "/metadata/labels"))
+        });
     if !ready {
         return Err(format!("no endpoints available for service \"{name}\""));
     }

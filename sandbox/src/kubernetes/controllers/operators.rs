@@ -13,7 +13,17 @@ use super::{Look, all};
 /// Whether a workload with a component name has all its replicas ready, in a namespace or anywhere.
 fn ready(look: &Look<'_>, names: &[&str], namespace: Option<&str>) -> Option<String> {
     ["deployments", "statefulsets"].iter().find_map(|resource| {
-        all(look.cluster, "apps", resource, namespace).into_iter().find(|(key, found)| names.contains(&key.name.as_str()) || label(found, "app.kubernetes.io/name").is_some_and(|name| names.contains(&name))).filter(|(_, found)| int(found, "/spec/replicas").unwrap_or(1) > 0 && int(found, "/status/readyReplicas").unwrap_or(0) >= int(found, "/spec/replicas").unwrap_or(1)).map(|(key, _)| key.namespace)
+        all(look.cluster, "apps", resource, namespace)
+            .into_iter()
+            .find(|(key, found)| {
+                names.contains(&key.name.as_str())
+                    || label(found, "app.kubernetes.io/name").is_some_and(|name| names.contains(&name))
+            })
+            .filter(|(_, found)| {
+                int(found, "/spec/replicas").unwrap_or(1) > 0
+                    && int(found, "/status/readyReplicas").unwrap_or(0) >= int(found, "/spec/replicas").unwrap_or(1)
+            })
+            .map(|(key, _)| key.namespace)
     })
 }
 
@@ -49,7 +59,12 @@ fn argocd_password(look: &mut Look<'_>, namespace: &str) {
     look.cluster.make("secrets", "", json!({"metadata": {"name": "argocd-initial-admin-secret", "namespace": namespace}, "type": "Opaque", "data": {"password": STANDARD.encode(&password)}}), look.now);
     let hash = STANDARD.encode(format!("$2a$10${}", look.cluster.new_suffix(31)));
     let stamp = STANDARD.encode(object::stamp(look.now));
-    look.cluster.make("secrets", "", json!({"metadata": {"name": "argocd-secret", "namespace": namespace}, "type": "Opaque"}), look.now);
+    look.cluster.make(
+        "secrets",
+        "",
+        json!({"metadata": {"name": "argocd-secret", "namespace": namespace}, "type": "Opaque"}),
+        look.now,
+    );
     look.cluster.change(&done, |new| {
         object::set(new, &["data", "admin.password"], json!(hash));
         object::set(new, &["data", "admin.passwordMtime"], json!(stamp));
@@ -67,10 +82,13 @@ pub(crate) fn application(look: &mut Look<'_>, key: &Key) {
         return;
     }
     let generation = int(&application, "/metadata/generation").unwrap_or(1);
-    if text(&application, "/status/sync/status") == "Synced" && int(&application, "/status/sandboxGeneration") == Some(generation) {
+    if text(&application, "/status/sync/status") == "Synced"
+        && int(&application, "/status/sandboxGeneration") == Some(generation)
+    {
         return;
     }
-    let age = object::time_at(&application, "/metadata/creationTimestamp").map_or(0, |since| look.now.duration_since(since).as_secs());
+    let age = object::time_at(&application, "/metadata/creationTimestamp")
+        .map_or(0, |since| look.now.duration_since(since).as_secs());
     if age < 5 {
         look.again(key, (5 - age) * 1_000);
         return;
@@ -97,7 +115,10 @@ fn webhooks(look: &mut Look<'_>) {
     }
     let bundle = STANDARD.encode(&look.cluster.identity.ca_certificate);
     for (key, hooks) in all(look.cluster, "admissionregistration.k8s.io", "validatingwebhookconfigurations", None) {
-        if !list(&hooks, "/webhooks").iter().any(|hook| text(hook, "/clientConfig/service/name").starts_with("external-secrets")) {
+        if !list(&hooks, "/webhooks")
+            .iter()
+            .any(|hook| text(hook, "/clientConfig/service/name").starts_with("external-secrets"))
+        {
             continue;
         }
         let bundle = bundle.clone();
@@ -146,12 +167,44 @@ fn read(look: &mut Look<'_>, store: &Value, namespace: &str, remote: &str) -> Re
     let mut parts = host.split('.');
     let (service, home) = (parts.next().unwrap_or_default().to_owned(), parts.next().unwrap_or_default().to_owned());
     let login = vault.pointer("/auth/kubernetes").ok_or("no kubernetes auth")?;
-    let account = Some(text(login, "/serviceAccountRef/name")).filter(|name| !name.is_empty()).unwrap_or("external-secrets").to_owned();
-    let at = Some(text(login, "/serviceAccountRef/namespace")).filter(|name| !name.is_empty()).map_or_else(|| if namespace.is_empty() { ready(look, &["external-secrets"], None).unwrap_or_default() } else { namespace.to_owned() }, str::to_owned);
-    let found = look.cluster.object(&Key::core("serviceaccounts", &at, &account)).ok_or_else(|| format!("cannot get Kubernetes service account \"{account}\": not found"))?;
-    let token = auth::mint(look.cluster, &at, &account, object::uid(&found), &["https://kubernetes.default.svc".to_owned(), "vault".to_owned()], look.now, 600);
+    let account = Some(text(login, "/serviceAccountRef/name"))
+        .filter(|name| !name.is_empty())
+        .unwrap_or("external-secrets")
+        .to_owned();
+    let at = Some(text(login, "/serviceAccountRef/namespace")).filter(|name| !name.is_empty()).map_or_else(
+        || {
+            if namespace.is_empty() {
+                ready(look, &["external-secrets"], None).unwrap_or_default()
+            } else {
+                namespace.to_owned()
+            }
+        },
+        str::to_owned,
+    );
+    let found = look
+        .cluster
+        .object(&Key::core("serviceaccounts", &at, &account))
+        .ok_or_else(|| format!("cannot get Kubernetes service account \"{account}\": not found"))?;
+    let token = auth::mint(
+        look.cluster,
+        &at,
+        &account,
+        object::uid(&found),
+        &["https://kubernetes.default.svc".to_owned(), "vault".to_owned()],
+        look.now,
+        600,
+    );
     let mount = Some(text(login, "/mountPath")).filter(|path| !path.is_empty()).unwrap_or("kubernetes").to_owned();
-    let request = VaultRead { cluster: look.cluster.name(), namespace: home, service, auth_mount: mount, role: text(login, "/role").to_owned(), token, mount: if remote.is_empty() { String::new() } else { text(vault, "/path").to_owned() }, key: remote.to_owned() };
+    let request = VaultRead {
+        cluster: look.cluster.name(),
+        namespace: home,
+        service,
+        auth_mount: mount,
+        role: text(login, "/role").to_owned(),
+        token,
+        mount: if remote.is_empty() { String::new() } else { text(vault, "/path").to_owned() },
+        key: remote.to_owned(),
+    };
     look.outside.vault_read(&request)
 }
 
@@ -164,17 +217,28 @@ pub(crate) fn external_secret(look: &mut Look<'_>, key: &Key) {
     let outcome = collect(look, &wish, key);
     match outcome {
         Ok(data) => {
-            let name = Some(text(&wish, "/spec/target/name")).filter(|name| !name.is_empty()).unwrap_or(&key.name).to_owned();
+            let name =
+                Some(text(&wish, "/spec/target/name")).filter(|name| !name.is_empty()).unwrap_or(&key.name).to_owned();
             let owner = json!([{"apiVersion": text(&wish, "/apiVersion"), "kind": "ExternalSecret", "name": key.name, "uid": object::uid(&wish), "controller": true, "blockOwnerDeletion": true}]);
             look.cluster.make("secrets", "", json!({"metadata": {"name": name, "namespace": key.namespace, "ownerReferences": owner, "labels": {"reconcile.external-secrets.io/managed": "true"}}, "type": "Opaque"}), look.now);
             look.cluster.change(&Key::core("secrets", &key.namespace, &name), |new| object::set(new, &["data"], data));
             let now = object::stamp(look.now);
             look.cluster.change(key, |new| object::default_to(new, &["status", "refreshTime"], json!(now)));
-            set_ready(look, key, json!({"type": "Ready", "status": "True", "reason": "SecretSynced", "message": "secret synced"}), true);
+            set_ready(
+                look,
+                key,
+                json!({"type": "Ready", "status": "True", "reason": "SecretSynced", "message": "secret synced"}),
+                true,
+            );
             look.again(key, 60_000);
         }
         Err(error) => {
-            set_ready(look, key, json!({"type": "Ready", "status": "False", "reason": "SecretSyncedError", "message": error}), false);
+            set_ready(
+                look,
+                key,
+                json!({"type": "Ready", "status": "False", "reason": "SecretSyncedError", "message": error}),
+                false,
+            );
             look.again(key, 10_000);
         }
     }
@@ -183,7 +247,11 @@ pub(crate) fn external_secret(look: &mut Look<'_>, key: &Key) {
 fn collect(look: &mut Look<'_>, wish: &Value, key: &Key) -> Result<Value, String> {
     let kind = text(wish, "/spec/secretStoreRef/kind");
     let name = text(wish, "/spec/secretStoreRef/name");
-    let store_key = if kind == "ClusterSecretStore" { Key::new("external-secrets.io", "clustersecretstores", "", name) } else { Key::new("external-secrets.io", "secretstores", &key.namespace, name) };
+    let store_key = if kind == "ClusterSecretStore" {
+        Key::new("external-secrets.io", "clustersecretstores", "", name)
+    } else {
+        Key::new("external-secrets.io", "secretstores", &key.namespace, name)
+    };
     let store = look.cluster.object(&store_key).ok_or_else(|| format!("could not get {kind} \"{name}\""))?;
     if !condition_true(&store, "Ready") {
         return Err(format!("{kind} \"{name}\" is not ready"));
@@ -192,7 +260,8 @@ fn collect(look: &mut Look<'_>, wish: &Value, key: &Key) -> Result<Value, String
     for entry in list(wish, "/spec/data") {
         let found = read(look, &store, &key.namespace, text(entry, "/remoteRef/key"))?;
         let property = text(entry, "/remoteRef/property");
-        let value = if property.is_empty() { Some(found.clone()) } else { found.get(property).cloned() }.ok_or_else(|| format!("cannot find secret data for key: \"{property}\""))?;
+        let value = if property.is_empty() { Some(found.clone()) } else { found.get(property).cloned() }
+            .ok_or_else(|| format!("cannot find secret data for key: \"{property}\""))?;
         let plain = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         object::set(&mut data, &[text(entry, "/secretKey")], json!(STANDARD.encode(plain)));
     }

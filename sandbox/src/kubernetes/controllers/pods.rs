@@ -44,7 +44,9 @@ fn behaviour(pod: &Value) -> &str {
 }
 
 fn seconds_since(look: &Look<'_>, pod: &Value, condition: &str) -> i64 {
-    object::condition(pod, condition).and_then(|found| object::time_at(found, "/lastTransitionTime")).map_or(0, |since| look.now.duration_since(since).as_secs())
+    object::condition(pod, condition)
+        .and_then(|found| object::time_at(found, "/lastTransitionTime"))
+        .map_or(0, |since| look.now.duration_since(since).as_secs())
 }
 
 fn start(look: &mut Look<'_>, key: &Key, pod: &Arc<Value>) {
@@ -61,15 +63,28 @@ fn start(look: &mut Look<'_>, key: &Key, pod: &Arc<Value>) {
     if let Some(missing) = missing_volume(look, &pod) {
         let now = object::stamp(look.now);
         look.cluster.change(key, |new| {
-            let statuses = container_statuses(new, &json!({"waiting": {"reason": "ContainerCreating", "message": missing}}), false, false);
+            let statuses = container_statuses(
+                new,
+                &json!({"waiting": {"reason": "ContainerCreating", "message": missing}}),
+                false,
+                false,
+            );
             object::set(new, &["status", "containerStatuses"], statuses);
-            set_conditions(new, &[("ContainersReady", false, "ContainersNotReady"), ("Ready", false, "ContainersNotReady")], &now);
+            set_conditions(
+                new,
+                &[("ContainersReady", false, "ContainersNotReady"), ("Ready", false, "ContainersNotReady")],
+                &now,
+            );
         });
         look.again(key, 2_000);
         return;
     }
     let address = look.cluster.new_address("10.0");
-    let host = look.cluster.object(&Key::core("nodes", "", text(&pod, "/spec/nodeName"))).map(|node| text(&node, "/status/addresses/0/address").to_owned()).unwrap_or_default();
+    let host = look
+        .cluster
+        .object(&Key::core("nodes", "", text(&pod, "/spec/nodeName")))
+        .map(|node| text(&node, "/status/addresses/0/address").to_owned())
+        .unwrap_or_default();
     let now = object::stamp(look.now);
     look.cluster.change(key, |new| {
         object::set(new, &["status", "phase"], json!("Running"));
@@ -80,7 +95,17 @@ fn start(look: &mut Look<'_>, key: &Key, pod: &Arc<Value>) {
         object::set(new, &["status", "hostIPs"], json!([{"ip": host}]));
         let statuses = container_statuses(new, &json!({"running": {"startedAt": now}}), false, true);
         object::set(new, &["status", "containerStatuses"], statuses);
-        set_conditions(new, &[("PodReadyToStartContainers", true, ""), ("Initialized", true, ""), ("Ready", false, "ContainersNotReady"), ("ContainersReady", false, "ContainersNotReady"), ("PodScheduled", true, "")], &now);
+        set_conditions(
+            new,
+            &[
+                ("PodReadyToStartContainers", true, ""),
+                ("Initialized", true, ""),
+                ("Ready", false, "ContainersNotReady"),
+                ("ContainersReady", false, "ContainersNotReady"),
+                ("PodScheduled", true, ""),
+            ],
+            &now,
+        );
     });
     if let Some(pod) = look.cluster.object(key) {
         start_vault(look, key, &pod);
@@ -90,9 +115,16 @@ fn start(look: &mut Look<'_>, key: &Key, pod: &Arc<Value>) {
 fn missing_volume(look: &Look<'_>, pod: &Value) -> Option<String> {
     let namespace = object::namespace(pod);
     for volume in list(pod, "/spec/volumes") {
-        for (kind, name, optional) in [("secrets", text(volume, "/secret/secretName"), object::flag(volume, "/secret/optional")), ("configmaps", text(volume, "/configMap/name"), object::flag(volume, "/configMap/optional"))] {
+        for (kind, name, optional) in [
+            ("secrets", text(volume, "/secret/secretName"), object::flag(volume, "/secret/optional")),
+            ("configmaps", text(volume, "/configMap/name"), object::flag(volume, "/configMap/optional")),
+        ] {
             if !name.is_empty() && !optional && look.cluster.object(&Key::core(kind, namespace, name)).is_none() {
-                return Some(format!("MountVolume.SetUp failed for volume \"{}\" : {} \"{name}\" not found", text(volume, "/name"), kind.trim_end_matches('s')));
+                return Some(format!(
+                    "MountVolume.SetUp failed for volume \"{}\" : {} \"{name}\" not found",
+                    text(volume, "/name"),
+                    kind.trim_end_matches('s')
+                ));
             }
         }
     }
@@ -129,7 +161,8 @@ fn run(look: &mut Look<'_>, key: &Key, pod: &Arc<Value>) {
         look.again(key, (READY_S - age) * 1_000);
         return;
     }
-    let job = list(pod, "/metadata/ownerReferences").iter().any(|owner| text(owner, "/kind") == "Job") || text(pod, "/spec/restartPolicy") == "Never" && behaviour(pod) == "succeed";
+    let job = list(pod, "/metadata/ownerReferences").iter().any(|owner| text(owner, "/kind") == "Job")
+        || text(pod, "/spec/restartPolicy") == "Never" && behaviour(pod) == "succeed";
     if job {
         complete(look, key, behaviour(pod) != "fail");
         return;
@@ -183,7 +216,10 @@ fn vault_of(look: &Look<'_>, key: &Key, pod: &Value) -> Option<VaultPod> {
     }
     let set = text(owner, "/name").to_owned();
     let ordinal = key.name.strip_prefix(&format!("{set}-"))?.parse().ok()?;
-    let volume = list(pod, "/spec/volumes").iter().map(|volume| text(volume, "/persistentVolumeClaim/claimName")).find(|claim| !claim.is_empty());
+    let volume = list(pod, "/spec/volumes")
+        .iter()
+        .map(|volume| text(volume, "/persistentVolumeClaim/claimName"))
+        .find(|claim| !claim.is_empty());
     let storage_id = volume
         .and_then(|claim| look.cluster.object(&Key::core("persistentvolumeclaims", &key.namespace, claim)))
         .and_then(|claim| look.cluster.object(&Key::core("persistentvolumes", "", text(&claim, "/spec/volumeName"))))
@@ -191,8 +227,26 @@ fn vault_of(look: &Look<'_>, key: &Key, pod: &Value) -> Option<VaultPod> {
         .filter(|handle| !handle.is_empty())
         .unwrap_or_else(|| object::uid(pod).to_owned());
     let (certificate, private) = tls_of(look, key, pod);
-    let services = look.cluster.store.list("", "services", Some(&key.namespace)).filter(|(_, service)| plain_selector_matches(object::map(service, "/spec/selector"), object::map(pod, "/metadata/labels"))).map(|(service, _)| service.name.clone()).collect();
-    Some(VaultPod { cluster: look.cluster.name(), namespace: key.namespace.clone(), stateful_set: set, ordinal, pod_uid: object::uid(pod).to_owned(), storage_id, certificate, key: private, services })
+    let services = look
+        .cluster
+        .store
+        .list("", "services", Some(&key.namespace))
+        .filter(|(_, service)| {
+            plain_selector_matches(object::map(service, "/spec/selector"), object::map(pod, "/metadata/labels"))
+        })
+        .map(|(service, _)| service.name.clone())
+        .collect();
+    Some(VaultPod {
+        cluster: look.cluster.name(),
+        namespace: key.namespace.clone(),
+        stateful_set: set,
+        ordinal,
+        pod_uid: object::uid(pod).to_owned(),
+        storage_id,
+        certificate,
+        key: private,
+        services,
+    })
 }
 
 fn tls_of(look: &Look<'_>, key: &Key, pod: &Value) -> (Option<String>, Option<String>) {

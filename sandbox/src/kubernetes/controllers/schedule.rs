@@ -21,7 +21,12 @@ fn amount(container: &Value, name: &str) -> i128 {
 }
 
 fn need(pod: &Value) -> Need {
-    let sum = |name: &str| list(pod, "/spec/containers").iter().map(|container| amount(container, name)).sum::<i128>().max(list(pod, "/spec/initContainers").iter().map(|container| amount(container, name)).max().unwrap_or(0));
+    let sum =
+        |name: &str| {
+            list(pod, "/spec/containers").iter().map(|container| amount(container, name)).sum::<i128>().max(
+                list(pod, "/spec/initContainers").iter().map(|container| amount(container, name)).max().unwrap_or(0),
+            )
+        };
     Need { cpu: sum("cpu"), memory: sum("memory") }
 }
 
@@ -35,7 +40,11 @@ pub(crate) fn tolerates(pod: &Value, node: &Value, daemon: bool) -> bool {
         list(pod, "/spec/tolerations").iter().any(|toleration| {
             let wanted = text(toleration, "/key");
             let matches_effect = text(toleration, "/effect").is_empty() || text(toleration, "/effect") == effect;
-            let matches_key = if text(toleration, "/operator") == "Exists" { wanted.is_empty() || wanted == key } else { wanted == key && text(toleration, "/value") == value };
+            let matches_key = if text(toleration, "/operator") == "Exists" {
+                wanted.is_empty() || wanted == key
+            } else {
+                wanted == key && text(toleration, "/value") == value
+            };
             matches_effect && matches_key
         })
     })
@@ -44,19 +53,36 @@ pub(crate) fn tolerates(pod: &Value, node: &Value, daemon: bool) -> bool {
 /// Whether a node has the labels that a pod wants.
 pub(crate) fn selected(pod: &Value, node: &Value) -> bool {
     let labels = object::map(node, "/metadata/labels");
-    let plain = object::map(pod, "/spec/nodeSelector").is_none_or(|wanted| wanted.iter().all(|(key, value)| labels.and_then(|labels| labels.get(key)) == Some(value)));
-    let terms = list(pod, "/spec/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms");
-    plain && (terms.is_empty() || terms.iter().any(|term| super::super::selectors::LabelSelector::of_object(&json!({"matchExpressions": term.get("matchExpressions").cloned().unwrap_or_else(|| json!([]))})).matches(labels)))
+    let plain = object::map(pod, "/spec/nodeSelector").is_none_or(|wanted| {
+        wanted.iter().all(|(key, value)| labels.and_then(|labels| labels.get(key)) == Some(value))
+    });
+    let terms =
+        list(pod, "/spec/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms");
+    plain
+        && (terms.is_empty()
+            || terms.iter().any(|term| {
+                super::super::selectors::LabelSelector::of_object(
+                    &json!({"matchExpressions": term.get("matchExpressions").cloned().unwrap_or_else(|| json!([]))}),
+                )
+                .matches(labels)
+            }))
 }
 
 fn required_spread(look: &Look<'_>, pod: &Value, node: &Value, namespace: &str) -> bool {
     list(pod, "/spec/affinity/podAntiAffinity/requiredDuringSchedulingIgnoredDuringExecution").iter().all(|term| {
         let topology = text(term, "/topologyKey");
         let domain = object::label(node, topology);
-        let selector = super::super::selectors::LabelSelector::of_object(term.get("labelSelector").unwrap_or(&Value::Null));
+        let selector =
+            super::super::selectors::LabelSelector::of_object(term.get("labelSelector").unwrap_or(&Value::Null));
         !all(look.cluster, "", "pods", Some(namespace)).iter().any(|(_, other)| {
             let home = text(other, "/spec/nodeName");
-            !home.is_empty() && selector.selects(other) && !finished(other) && look.cluster.object(&Key::core("nodes", "", home)).is_some_and(|there| object::label(&there, topology) == domain)
+            !home.is_empty()
+                && selector.selects(other)
+                && !finished(other)
+                && look
+                    .cluster
+                    .object(&Key::core("nodes", "", home))
+                    .is_some_and(|there| object::label(&there, topology) == domain)
         })
     })
 }
@@ -67,7 +93,9 @@ fn finished(pod: &Value) -> bool {
 
 /// Room on a node for a pod; the CPU left, to prefer the emptier one.
 fn room(look: &Look<'_>, node: &Value, need: Need) -> Option<i128> {
-    let free = |name: &str| Quantity::parse(text(node, &format!("/status/allocatable/{name}"))).map_or(0, |quantity| quantity.milli);
+    let free = |name: &str| {
+        Quantity::parse(text(node, &format!("/status/allocatable/{name}"))).map_or(0, |quantity| quantity.milli)
+    };
     let (mut cpu, mut memory, mut count) = (free("cpu"), free("memory"), free("pods") / 1_000);
     for (_, other) in all(look.cluster, "", "pods", None) {
         if text(&other, "/spec/nodeName") == object::name(node) && !finished(&other) {
@@ -110,7 +138,15 @@ pub(crate) fn look(look: &mut Look<'_>, key: &Key, pod: &Arc<Value>) {
         }
     }
     let Some((_, node)) = best else {
-        let message = if nodes.is_empty() { "no nodes available to schedule pods".to_owned() } else { format!("0/{} nodes are available: {}.", nodes.len(), reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect::<Vec<_>>().join(", ")) };
+        let message = if nodes.is_empty() {
+            "no nodes available to schedule pods".to_owned()
+        } else {
+            format!(
+                "0/{} nodes are available: {}.",
+                nodes.len(),
+                reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect::<Vec<_>>().join(", ")
+            )
+        };
         unschedulable(look, key, &message);
         return;
     };
@@ -141,14 +177,19 @@ fn unschedulable(look: &mut Look<'_>, key: &Key, message: &str) {
 }
 
 fn claims(pod: &Value) -> impl Iterator<Item = &str> {
-    list(pod, "/spec/volumes").iter().map(|volume| text(volume, "/persistentVolumeClaim/claimName")).filter(|name| !name.is_empty())
+    list(pod, "/spec/volumes")
+        .iter()
+        .map(|volume| text(volume, "/persistentVolumeClaim/claimName"))
+        .filter(|name| !name.is_empty())
 }
 
 fn volume_zone(look: &Look<'_>, pod: &Value) -> Option<String> {
     claims(pod).find_map(|claim| {
         let claim = look.cluster.object(&Key::core("persistentvolumeclaims", object::namespace(pod), claim))?;
         let volume = look.cluster.object(&Key::core("persistentvolumes", "", text(&claim, "/spec/volumeName")))?;
-        list(&volume, "/spec/nodeAffinity/required/nodeSelectorTerms/0/matchExpressions").first().map(|expression| text(expression, "/values/0").to_owned())
+        list(&volume, "/spec/nodeAffinity/required/nodeSelectorTerms/0/matchExpressions")
+            .first()
+            .map(|expression| text(expression, "/values/0").to_owned())
     })
 }
 
@@ -168,7 +209,9 @@ fn claims_bound(look: &mut Look<'_>, pod: &Value, node: &str) -> Result<bool, St
             return Err("pod has unbound immediate PersistentVolumeClaims".to_owned());
         }
         bound = false;
-        look.cluster.change(&key, |new| object::set(new, &["metadata", "annotations", "volume.kubernetes.io/selected-node"], json!(node)));
+        look.cluster.change(&key, |new| {
+            object::set(new, &["metadata", "annotations", "volume.kubernetes.io/selected-node"], json!(node))
+        });
     }
     Ok(bound)
 }

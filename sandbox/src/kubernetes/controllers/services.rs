@@ -40,7 +40,10 @@ fn endpoints(look: &mut Look<'_>, key: &Key, service: &Value) {
     let (mut ready, mut waiting, mut rows) = (Vec::new(), Vec::new(), Vec::new());
     for (pod, found) in all(look.cluster, "", "pods", Some(&key.namespace)) {
         let address = text(&found, "/status/podIP");
-        if address.is_empty() || matches!(text(&found, "/status/phase"), "Succeeded" | "Failed") || !plain_selector_matches(Some(selector), object::map(&found, "/metadata/labels")) {
+        if address.is_empty()
+            || matches!(text(&found, "/status/phase"), "Succeeded" | "Failed")
+            || !plain_selector_matches(Some(selector), object::map(&found, "/metadata/labels"))
+        {
             continue;
         }
         let good = condition_true(&found, "Ready") || publish;
@@ -64,7 +67,10 @@ fn endpoints(look: &mut Look<'_>, key: &Key, service: &Value) {
 }
 
 fn slice(look: &mut Look<'_>, key: &Key, service: &Value, rows: &[Value], ports: &[Value]) {
-    let found = all(look.cluster, "discovery.k8s.io", "endpointslices", Some(&key.namespace)).into_iter().find(|(_, slice)| object::label(slice, "kubernetes.io/service-name") == Some(&key.name)).map(|(slice, _)| slice);
+    let found = all(look.cluster, "discovery.k8s.io", "endpointslices", Some(&key.namespace))
+        .into_iter()
+        .find(|(_, slice)| object::label(slice, "kubernetes.io/service-name") == Some(&key.name))
+        .map(|(slice, _)| slice);
     let own = match found {
         Some(own) => own,
         None => {
@@ -85,9 +91,14 @@ fn slice(look: &mut Look<'_>, key: &Key, service: &Value, rows: &[Value], ports:
 pub(crate) fn budget(look: &mut Look<'_>, key: &Key) {
     let Some(budget) = look.cluster.object(key).filter(|found| !object::deleting(found)) else { return };
     let selector = LabelSelector::of_object(budget.pointer("/spec/selector").unwrap_or(&Value::Null));
-    let pods: Vec<_> = all(look.cluster, "", "pods", Some(&key.namespace)).into_iter().filter(|(_, pod)| selector.selects(pod)).collect();
+    let pods: Vec<_> = all(look.cluster, "", "pods", Some(&key.namespace))
+        .into_iter()
+        .filter(|(_, pod)| selector.selects(pod))
+        .collect();
     let expected = i64::try_from(pods.len()).unwrap_or(0);
-    let healthy = i64::try_from(pods.iter().filter(|(_, pod)| condition_true(pod, "Ready") && !object::deleting(pod)).count()).unwrap_or(0);
+    let healthy =
+        i64::try_from(pods.iter().filter(|(_, pod)| condition_true(pod, "Ready") && !object::deleting(pod)).count())
+            .unwrap_or(0);
     let share = |value: &Value| match value {
         Value::String(text) => (text.trim_end_matches('%').parse::<i64>().unwrap_or(0) * expected + 99) / 100,
         other => other.as_i64().unwrap_or(0),

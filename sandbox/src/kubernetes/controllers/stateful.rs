@@ -33,7 +33,10 @@ pub(crate) fn stateful_set(look: &mut Look<'_>, key: &Key) {
             }
         }
     }
-    let mut extra: Vec<&(Key, Arc<Value>)> = pods.iter().filter(|(pod, found)| ordinal(&pod.name).is_some_and(|index| index >= wanted) && !object::deleting(found)).collect();
+    let mut extra: Vec<&(Key, Arc<Value>)> = pods
+        .iter()
+        .filter(|(pod, found)| ordinal(&pod.name).is_some_and(|index| index >= wanted) && !object::deleting(found))
+        .collect();
     extra.sort_by_key(|(pod, _)| std::cmp::Reverse(ordinal(&pod.name)));
     for (pod, _) in extra.into_iter().take(if parallel { usize::MAX } else { 1 }) {
         look.cluster.delete(pod, look.now);
@@ -50,9 +53,13 @@ fn roll(look: &mut Look<'_>, set: &Value, pods: &[(Key, Arc<Value>)], revision: 
     if text(set, "/spec/updateStrategy/type") != "RollingUpdate" || pods.iter().any(|(_, pod)| object::deleting(pod)) {
         return;
     }
-    let mut old: Vec<&(Key, Arc<Value>)> = pods.iter().filter(|(_, pod)| object::label(pod, "controller-revision-hash") != Some(revision)).collect();
+    let mut old: Vec<&(Key, Arc<Value>)> =
+        pods.iter().filter(|(_, pod)| object::label(pod, "controller-revision-hash") != Some(revision)).collect();
     old.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
-    let fresh_ready = pods.iter().filter(|(_, pod)| object::label(pod, "controller-revision-hash") == Some(revision)).all(|(_, pod)| condition_true(pod, "Ready"));
+    let fresh_ready = pods
+        .iter()
+        .filter(|(_, pod)| object::label(pod, "controller-revision-hash") == Some(revision))
+        .all(|(_, pod)| condition_true(pod, "Ready"));
     if let Some((last, _)) = old.last().filter(|_| fresh_ready) {
         look.cluster.delete(last, look.now);
     }
@@ -63,7 +70,11 @@ fn member(set: &Value, template: &Value, name: &str, index: i64, revision: &str)
     object::set(&mut pod, &["metadata", "name"], json!(name));
     object::set(&mut pod, &["metadata", "generateName"], json!(format!("{}-", object::name(set))));
     object::set(&mut pod, &["metadata", "ownerReferences"], owned_by(set, "apps/v1", "StatefulSet"));
-    for (key, value) in [("controller-revision-hash", revision.to_owned()), ("statefulset.kubernetes.io/pod-name", name.to_owned()), ("apps.kubernetes.io/pod-index", index.to_string())] {
+    for (key, value) in [
+        ("controller-revision-hash", revision.to_owned()),
+        ("statefulset.kubernetes.io/pod-name", name.to_owned()),
+        ("apps.kubernetes.io/pod-index", index.to_string()),
+    ] {
         object::set(&mut pod, &["metadata", "labels", key], json!(value));
     }
     object::set(&mut pod, &["spec", "hostname"], json!(name));
@@ -100,7 +111,8 @@ fn report_stateful(look: &mut Look<'_>, key: &Key, set: &Value, revision: &str) 
     let pods = pods_of(look, set);
     let count = pods.len();
     let ready = pods.iter().filter(|(_, pod)| condition_true(pod, "Ready")).count();
-    let updated = pods.iter().filter(|(_, pod)| object::label(pod, "controller-revision-hash") == Some(revision)).count();
+    let updated =
+        pods.iter().filter(|(_, pod)| object::label(pod, "controller-revision-hash") == Some(revision)).count();
     look.cluster.change(key, |new| {
         let generation = int(new, "/metadata/generation").unwrap_or(1);
         let wanted = usize::try_from(int(new, "/spec/replicas").unwrap_or(1)).unwrap_or(0);
@@ -146,7 +158,11 @@ pub(crate) fn daemon_set(look: &mut Look<'_>, key: &Key) {
                     look.again(key, 5_000);
                 }
             }
-            Some((pod, found)) if object::label(found, "controller-revision-hash") != Some(&hash) && !object::deleting(found) => look.cluster.delete(pod, look.now),
+            Some((pod, found))
+                if object::label(found, "controller-revision-hash") != Some(&hash) && !object::deleting(found) =>
+            {
+                look.cluster.delete(pod, look.now)
+            }
             Some(_) => {}
         }
     }
@@ -171,7 +187,9 @@ pub(crate) fn job(look: &mut Look<'_>, key: &Key) {
         return;
     }
     let pods = pods_of(look, &job);
-    let phase = |wanted: &str| i64::try_from(pods.iter().filter(|(_, pod)| text(pod, "/status/phase") == wanted).count()).unwrap_or(0);
+    let phase = |wanted: &str| {
+        i64::try_from(pods.iter().filter(|(_, pod)| text(pod, "/status/phase") == wanted).count()).unwrap_or(0)
+    };
     let (succeeded, failed) = (phase("Succeeded"), phase("Failed"));
     let active = i64::try_from(pods.len()).unwrap_or(0) - succeeded - failed;
     let completions = int(&job, "/spec/completions").unwrap_or(1);
@@ -193,7 +211,11 @@ pub(crate) fn job(look: &mut Look<'_>, key: &Key) {
             }
         }
     }
-    let active = if good || bad { 0 } else { active.max(int(&job, "/spec/parallelism").unwrap_or(1).min(completions - succeeded)) };
+    let active = if good || bad {
+        0
+    } else {
+        active.max(int(&job, "/spec/parallelism").unwrap_or(1).min(completions - succeeded))
+    };
     look.cluster.change(key, |new| {
         object::default_to(new, &["status", "startTime"], json!(stamp));
         let mut status = json!({"startTime": text(new, "/status/startTime"), "ready": 0, "terminating": 0, "uncountedTerminatedPods": {}});

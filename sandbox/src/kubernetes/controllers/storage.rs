@@ -15,7 +15,10 @@ pub(crate) fn default_class(cluster: &Cluster, claim: &mut Value) {
     if claim.pointer("/spec/storageClassName").is_some() {
         return;
     }
-    let mut classes: Vec<_> = all(cluster, "storage.k8s.io", "storageclasses", None).into_iter().filter(|(_, class)| annotation(class, "storageclass.kubernetes.io/is-default-class") == Some("true")).collect();
+    let mut classes: Vec<_> = all(cluster, "storage.k8s.io", "storageclasses", None)
+        .into_iter()
+        .filter(|(_, class)| annotation(class, "storageclass.kubernetes.io/is-default-class") == Some("true"))
+        .collect();
     classes.sort_by_key(|(_, class)| std::cmp::Reverse(text(class, "/metadata/creationTimestamp").to_owned()));
     if let Some((class, _)) = classes.first() {
         object::set(claim, &["spec", "storageClassName"], json!(class.name));
@@ -26,8 +29,14 @@ pub(crate) fn default_class(cluster: &Cluster, claim: &mut Value) {
 pub(crate) fn claim(look: &mut Look<'_>, key: &Key) {
     let Some(claim) = look.cluster.object(key) else { return };
     if object::deleting(&claim) {
-        let used = all(look.cluster, "", "pods", Some(&key.namespace)).iter().any(|(_, pod)| list(pod, "/spec/volumes").iter().any(|volume| text(volume, "/persistentVolumeClaim/claimName") == key.name));
-        if used { look.again(key, 2_000) } else { garbage::release(look, key, "kubernetes.io/pvc-protection") }
+        let used = all(look.cluster, "", "pods", Some(&key.namespace)).iter().any(|(_, pod)| {
+            list(pod, "/spec/volumes").iter().any(|volume| text(volume, "/persistentVolumeClaim/claimName") == key.name)
+        });
+        if used {
+            look.again(key, 2_000)
+        } else {
+            garbage::release(look, key, "kubernetes.io/pvc-protection")
+        }
         return;
     }
     if text(&claim, "/status/phase") == "Bound" {
@@ -37,7 +46,11 @@ pub(crate) fn claim(look: &mut Look<'_>, key: &Key) {
     default_class(look.cluster, &mut named);
     look.cluster.write(key, named);
     let Some(claim) = look.cluster.object(key) else { return };
-    let Some(class) = look.cluster.object(&Key::new("storage.k8s.io", "storageclasses", "", text(&claim, "/spec/storageClassName"))) else { return };
+    let Some(class) =
+        look.cluster.object(&Key::new("storage.k8s.io", "storageclasses", "", text(&claim, "/spec/storageClassName")))
+    else {
+        return;
+    };
     let node = annotation(&claim, "volume.kubernetes.io/selected-node").map(str::to_owned);
     let waits = text(&class, "/volumeBindingMode") == "WaitForFirstConsumer";
     let driver = look.cluster.has_addon("aws-ebs-csi-driver") && DRIVERS.contains(&text(&class, "/provisioner"));
@@ -55,7 +68,9 @@ pub(crate) fn claim(look: &mut Look<'_>, key: &Key) {
 
 fn provision(look: &mut Look<'_>, key: &Key, claim: &Value, class: &Value, zone: &str) {
     let size = text(claim, "/spec/resources/requests/storage").to_owned();
-    let gib = Quantity::parse(&size).map_or(1, |quantity| u64::try_from((quantity.milli / 1_000 + (1 << 30) - 1) >> 30).unwrap_or(1)).max(1);
+    let gib = Quantity::parse(&size)
+        .map_or(1, |quantity| u64::try_from((quantity.milli / 1_000 + (1 << 30) - 1) >> 30).unwrap_or(1))
+        .max(1);
     let cluster = look.cluster.name();
     let handle = look.outside.create_volume(&cluster, &key.namespace, &key.name, gib, zone);
     let name = format!("pvc-{}", object::uid(claim));
@@ -74,15 +89,24 @@ fn provision(look: &mut Look<'_>, key: &Key, claim: &Value, class: &Value, zone:
     look.cluster.change(key, |new| {
         object::set(new, &["spec", "volumeName"], json!(name));
         object::set(new, &["metadata", "annotations", "pv.kubernetes.io/bind-completed"], json!("yes"));
-        object::set(new, &["status"], json!({"phase": "Bound", "accessModes": modes, "capacity": {"storage": format!("{gib}Gi")}}));
+        object::set(
+            new,
+            &["status"],
+            json!({"phase": "Bound", "accessModes": modes, "capacity": {"storage": format!("{gib}Gi")}}),
+        );
     });
 }
 
 /// One look at a volume: it follows its claim.
 pub(crate) fn volume(look: &mut Look<'_>, key: &Key) {
     let Some(volume) = look.cluster.object(key) else { return };
-    let claim = Key::core("persistentvolumeclaims", text(&volume, "/spec/claimRef/namespace"), text(&volume, "/spec/claimRef/name"));
-    let lives = look.cluster.object(&claim).is_some_and(|found| object::uid(&found) == text(&volume, "/spec/claimRef/uid"));
+    let claim = Key::core(
+        "persistentvolumeclaims",
+        text(&volume, "/spec/claimRef/namespace"),
+        text(&volume, "/spec/claimRef/name"),
+    );
+    let lives =
+        look.cluster.object(&claim).is_some_and(|found| object::uid(&found) == text(&volume, "/spec/claimRef/uid"));
     if lives || text(&volume, "/spec/claimRef/name").is_empty() {
         return;
     }

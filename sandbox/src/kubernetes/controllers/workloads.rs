@@ -13,7 +13,10 @@ use super::{Look, all};
 /// Pods that an owner controls.
 pub(crate) fn pods_of(look: &Look<'_>, owner: &Value) -> Vec<(Key, Arc<Value>)> {
     let uid = object::uid(owner);
-    all(look.cluster, "", "pods", Some(object::namespace(owner))).into_iter().filter(|(_, pod)| list(pod, "/metadata/ownerReferences").iter().any(|each| text(each, "/uid") == uid)).collect()
+    all(look.cluster, "", "pods", Some(object::namespace(owner)))
+        .into_iter()
+        .filter(|(_, pod)| list(pod, "/metadata/ownerReferences").iter().any(|each| text(each, "/uid") == uid))
+        .collect()
 }
 
 /// The owner reference of a controller.
@@ -24,7 +27,11 @@ pub(crate) fn owned_by(owner: &Value, api_version: &str, kind: &str) -> Value {
 /// A short name for a pod template.
 pub(crate) fn template_hash(template: &Value) -> String {
     const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
-    Sha256::digest(template.to_string()).iter().take(10).map(|byte| char::from(*LETTERS.get(usize::from(*byte) % LETTERS.len()).unwrap_or(&b'x'))).collect()
+    Sha256::digest(template.to_string())
+        .iter()
+        .take(10)
+        .map(|byte| char::from(*LETTERS.get(usize::from(*byte) % LETTERS.len()).unwrap_or(&b'x')))
+        .collect()
 }
 
 /// Makes a pod from a template as its owner's service account would: through admission. Answers the refusal.
@@ -51,7 +58,10 @@ pub(crate) fn deployment(look: &mut Look<'_>, key: &Key) {
     let template = deployment.pointer("/spec/template").cloned().unwrap_or_default();
     let hash = template_hash(&template);
     let uid = object::uid(&deployment).to_owned();
-    let sets: Vec<(Key, Arc<Value>)> = all(look.cluster, "apps", "replicasets", Some(&key.namespace)).into_iter().filter(|(_, set)| list(set, "/metadata/ownerReferences").iter().any(|owner| text(owner, "/uid") == uid)).collect();
+    let sets: Vec<(Key, Arc<Value>)> = all(look.cluster, "apps", "replicasets", Some(&key.namespace))
+        .into_iter()
+        .filter(|(_, set)| list(set, "/metadata/ownerReferences").iter().any(|owner| text(owner, "/uid") == uid))
+        .collect();
     let current_key = Key::new("apps", "replicasets", &key.namespace, &format!("{}-{hash}", key.name));
     let surge = percent(deployment.pointer("/spec/strategy/rollingUpdate/maxSurge"), replicas, true);
     let unavailable = percent(deployment.pointer("/spec/strategy/rollingUpdate/maxUnavailable"), replicas, false);
@@ -65,10 +75,22 @@ pub(crate) fn deployment(look: &mut Look<'_>, key: &Key) {
     let old_total: i64 = old.iter().map(|(_, set)| size(set)).sum();
     let old_live: i64 = old.iter().map(|(_, set)| int(set, "/status/replicas").unwrap_or(0)).sum();
     let Some(current) = look.cluster.object(&current_key) else { return };
-    let target = if old_total == 0 && (!recreate || old_live == 0) { replicas } else if recreate { 0 } else { (replicas + surge - old_total).clamp(size(&current).min(replicas), replicas) };
+    let target = if old_total == 0 && (!recreate || old_live == 0) {
+        replicas
+    } else if recreate {
+        0
+    } else {
+        (replicas + surge - old_total).clamp(size(&current).min(replicas), replicas)
+    };
     resize(look, &current_key, target, replicas, surge);
     let old_ready: i64 = old.iter().map(|(_, set)| ready(set)).sum();
-    let mut spare = if recreate { old_total } else { ready(&current) + old_ready + (old_total - old_ready) - (replicas - unavailable) - (old_total - old_ready).min(0) };
+    let mut spare = if recreate {
+        old_total
+    } else {
+        ready(&current) + old_ready + (old_total - old_ready)
+            - (replicas - unavailable)
+            - (old_total - old_ready).min(0)
+    };
     if !recreate {
         spare = (ready(&current) + old_total - (replicas - unavailable)).max(0);
     }
@@ -87,8 +109,16 @@ fn resize(look: &mut Look<'_>, key: &Key, replicas: i64, wanted: i64, surge: i64
             let generation = int(set, "/metadata/generation").unwrap_or(1);
             object::set(set, &["metadata", "generation"], json!(generation + 1));
         }
-        object::set(set, &["metadata", "annotations", "deployment.kubernetes.io/desired-replicas"], json!(wanted.to_string()));
-        object::set(set, &["metadata", "annotations", "deployment.kubernetes.io/max-replicas"], json!((wanted + surge).to_string()));
+        object::set(
+            set,
+            &["metadata", "annotations", "deployment.kubernetes.io/desired-replicas"],
+            json!(wanted.to_string()),
+        );
+        object::set(
+            set,
+            &["metadata", "annotations", "deployment.kubernetes.io/max-replicas"],
+            json!((wanted + surge).to_string()),
+        );
     });
 }
 
@@ -115,16 +145,26 @@ fn report(look: &mut Look<'_>, key: &Key, current_key: &Key, deployment: &Value)
     let Some(current) = look.cluster.object(current_key) else { return };
     let number = |set: &Value, field: &str| int(set, &format!("/status/{field}")).unwrap_or(0);
     let uid = object::uid(deployment).to_owned();
-    let sets: Vec<Arc<Value>> = all(look.cluster, "apps", "replicasets", Some(&key.namespace)).into_iter().map(|(_, set)| set).filter(|set| list(set, "/metadata/ownerReferences").iter().any(|owner| text(owner, "/uid") == uid)).collect();
+    let sets: Vec<Arc<Value>> = all(look.cluster, "apps", "replicasets", Some(&key.namespace))
+        .into_iter()
+        .map(|(_, set)| set)
+        .filter(|set| list(set, "/metadata/ownerReferences").iter().any(|owner| text(owner, "/uid") == uid))
+        .collect();
     let sum = |field: &str| sets.iter().map(|set| number(set, field)).sum::<i64>();
-    let (total, ready, available, updated) = (sum("replicas"), sum("readyReplicas"), sum("availableReplicas"), number(&current, "replicas"));
+    let (total, ready, available, updated) =
+        (sum("replicas"), sum("readyReplicas"), sum("availableReplicas"), number(&current, "replicas"));
     let wanted = int(deployment, "/spec/replicas").unwrap_or(1);
     let least = wanted - percent(deployment.pointer("/spec/strategy/rollingUpdate/maxUnavailable"), wanted, false);
     let done = updated == wanted && total == wanted && available >= wanted;
     let name = object::name(&current).to_owned();
-    let since = object::condition(deployment, "Progressing").and_then(|found| object::time_at(found, "/lastUpdateTime")).unwrap_or(look.now);
+    let since = object::condition(deployment, "Progressing")
+        .and_then(|found| object::time_at(found, "/lastUpdateTime"))
+        .unwrap_or(look.now);
     let deadline = int(deployment, "/spec/progressDeadlineSeconds").unwrap_or(600);
-    let late = !done && look.now.duration_since(since).as_secs() >= deadline && ready == number_before(deployment, "readyReplicas") && observed(deployment);
+    let late = !done
+        && look.now.duration_since(since).as_secs() >= deadline
+        && ready == number_before(deployment, "readyReplicas")
+        && observed(deployment);
     let progressing = if done {
         ("True", "NewReplicaSetAvailable", format!("ReplicaSet \"{name}\" has successfully progressed."))
     } else if late {
@@ -136,18 +176,33 @@ fn report(look: &mut Look<'_>, key: &Key, current_key: &Key, deployment: &Value)
     };
     let enough = available >= least;
     let failure = object::condition(&current, "ReplicaFailure").cloned();
-    let (stamp, generation, revision) = (object::stamp(look.now), int(deployment, "/metadata/generation").unwrap_or(1), revision(&current));
+    let (stamp, generation, revision) =
+        (object::stamp(look.now), int(deployment, "/metadata/generation").unwrap_or(1), revision(&current));
     look.cluster.change(key, |new| {
-        object::set(new, &["metadata", "annotations", "deployment.kubernetes.io/revision"], json!(revision.to_string()));
+        object::set(
+            new,
+            &["metadata", "annotations", "deployment.kubernetes.io/revision"],
+            json!(revision.to_string()),
+        );
         let conditions = new.pointer("/status/conditions").cloned().unwrap_or_else(|| json!([]));
         let mut status = json!({"observedGeneration": generation, "terminatingReplicas": 0, "conditions": conditions});
-        for (field, value) in [("replicas", total), ("updatedReplicas", updated), ("readyReplicas", ready), ("availableReplicas", available), ("unavailableReplicas", (wanted.max(total) - available).max(0))] {
+        for (field, value) in [
+            ("replicas", total),
+            ("updatedReplicas", updated),
+            ("readyReplicas", ready),
+            ("availableReplicas", available),
+            ("unavailableReplicas", (wanted.max(total) - available).max(0)),
+        ] {
             if value > 0 {
                 object::set(&mut status, &[field], json!(value));
             }
         }
         if let Some(conditions) = object::list_mut(&mut status, &["conditions"]) {
-            let available = if enough { ("True", "MinimumReplicasAvailable", "Deployment has minimum availability.".to_owned()) } else { ("False", "MinimumReplicasUnavailable", "Deployment does not have minimum availability.".to_owned()) };
+            let available = if enough {
+                ("True", "MinimumReplicasAvailable", "Deployment has minimum availability.".to_owned())
+            } else {
+                ("False", "MinimumReplicasUnavailable", "Deployment does not have minimum availability.".to_owned())
+            };
             set_condition(conditions, "Available", available, &stamp);
             set_condition(conditions, "Progressing", progressing, &stamp);
             conditions.retain(|each| text(each, "/type") != "ReplicaFailure");
@@ -172,9 +227,15 @@ fn number_before(deployment: &Value, field: &str) -> i64 {
 }
 
 fn set_condition(conditions: &mut Vec<Value>, kind: &str, (status, reason, message): (&str, &str, String), now: &str) {
-    let same = conditions.iter().find(|each| text(each, "/type") == kind).filter(|each| text(each, "/reason") == reason && text(each, "/status") == status && text(each, "/message") == message);
+    let same = conditions.iter().find(|each| text(each, "/type") == kind).filter(|each| {
+        text(each, "/reason") == reason && text(each, "/status") == status && text(each, "/message") == message
+    });
     let updated = same.map_or(now, |each| text(each, "/lastUpdateTime")).to_owned();
-    put_condition(conditions, json!({"type": kind, "status": status, "reason": reason, "message": message, "lastUpdateTime": updated}), now);
+    put_condition(
+        conditions,
+        json!({"type": kind, "status": status, "reason": reason, "message": message, "lastUpdateTime": updated}),
+        now,
+    );
 }
 
 /// One look at a ReplicaSet.
@@ -182,7 +243,16 @@ pub(crate) fn replica_set(look: &mut Look<'_>, key: &Key) {
     let Some(set) = look.cluster.object(key).filter(|found| !object::deleting(found)) else { return };
     let wanted = usize::try_from(int(&set, "/spec/replicas").unwrap_or(1)).unwrap_or(0);
     let selector = LabelSelector::of_object(set.pointer("/spec/selector").unwrap_or(&Value::Null));
-    let alive = |look: &Look<'_>| pods_of(look, &set).into_iter().filter(|(_, pod)| !object::deleting(pod) && selector.selects(pod) && !matches!(text(pod, "/status/phase"), "Succeeded" | "Failed")).collect::<Vec<_>>();
+    let alive = |look: &Look<'_>| {
+        pods_of(look, &set)
+            .into_iter()
+            .filter(|(_, pod)| {
+                !object::deleting(pod)
+                    && selector.selects(pod)
+                    && !matches!(text(pod, "/status/phase"), "Succeeded" | "Failed")
+            })
+            .collect::<Vec<_>>()
+    };
     let pods = alive(look);
     let mut failure = None;
     for _ in pods.len()..wanted {

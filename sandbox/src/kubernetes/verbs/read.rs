@@ -45,9 +45,7 @@ impl Selection {
             fields: call
                 .request
                 .query("fieldSelector")
-                .map(|text| {
-                    FieldSelector::parse(text, selectable_fields(&resource.group, &resource.plural))
-                })
+                .map(|text| FieldSelector::parse(text, selectable_fields(&resource.group, &resource.plural)))
                 .transpose()?
                 .unwrap_or_default(),
         })
