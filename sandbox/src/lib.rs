@@ -5,6 +5,8 @@ pub mod aws;
 pub mod clock;
 pub mod control;
 pub mod faults;
+pub mod kubernetes;
+pub mod links;
 pub mod persistence;
 pub mod server;
 pub mod vault;

@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 use crate::aws::{self, AwsRequest, AwsResponse, State};
 use crate::clock::timestamp;
 use crate::faults::{Effect, Faults};
+use crate::kubernetes::{Clusters, KubeReply, KubeRequest};
+use crate::links::{Beyond, Pods, pods_document, pods_restored};
 use crate::vault::Servers;
 
 /// Which world this is.
@@ -40,6 +42,10 @@ pub struct World {
     pub meta: Meta,
     /// The account.
     pub aws: State,
+    /// Kubernetes clusters.
+    pub kubernetes: Clusters,
+    /// Vault pods that run.
+    pub pods: Pods,
     /// Vault servers.
     pub vault: Servers,
     /// What is to go wrong.
@@ -66,6 +72,8 @@ impl World {
         Self {
             meta: Meta { world_id, seed },
             aws,
+            kubernetes: Clusters::default(),
+            pods: Pods::new(),
             vault: Servers::new(seed),
             faults: Faults::default(),
             counters: Counters::default(),
@@ -74,14 +82,19 @@ impl World {
 
     /// Lets everything happen that is due.
     pub fn advance(&mut self, now_ms: i64) {
-        while aws::fire(&mut self.aws, now_ms).is_some() {
-            self.deliver();
+        while let Some(due_ms) = aws::fire(&mut self.aws, now_ms) {
+            self.deliver(due_ms);
         }
-        self.deliver();
+        self.deliver(now_ms);
+        let mut beyond = Beyond { aws: &mut self.aws, vault: &mut self.vault, pods: &mut self.pods, now_ms };
+        self.kubernetes.advance(timestamp(now_ms), &mut beyond);
+        self.judge_addons();
     }
 
-    fn deliver(&mut self) {
-        self.aws.links.clear();
+    /// Answers a request to the API server of a cluster.
+    pub fn kubernetes_call(&mut self, cluster: &str, request: &KubeRequest, now_ms: i64) -> KubeReply {
+        let mut beyond = Beyond { aws: &mut self.aws, vault: &mut self.vault, pods: &mut self.pods, now_ms };
+        self.kubernetes.handle(cluster, request, timestamp(now_ms), &mut beyond)
     }
 
     /// Answers a call to AWS.
@@ -96,7 +109,7 @@ impl World {
             Some(Effect::CutBefore) => aws::render(request, Err(aws::Refusal::new(500, "InternalError", "cut"))),
             _ => aws::call(&mut self.aws, request, now_ms, effect.as_ref()),
         };
-        self.deliver();
+        self.deliver(now_ms);
         Outcome { response, effect }
     }
 
@@ -136,6 +149,10 @@ impl World {
             let state = if cluster.sealed { "sealed" } else { "unsealed" };
             json!({"type": "vault:cluster", "id": cluster.id, "name": cluster.name, "tags": {}, "state": state, "voters": cluster.voters, "unsealed": cluster.unsealed, "leader": cluster.leader})
         }));
+        resources.extend(self.kubernetes.resources().into_iter().map(|one| {
+            let name = if one.namespace.is_empty() { one.name.clone() } else { format!("{}/{}", one.namespace, one.name) };
+            json!({"type": format!("kubernetes:{}", one.kind), "id": one.uid, "name": name, "cluster": one.cluster, "tags": one.labels, "state": one.state})
+        }));
         json!({"schema_version": 1, "resources": resources})
     }
 
@@ -143,10 +160,12 @@ impl World {
     pub fn take_dirty(&mut self) -> Vec<(String, Option<Value>)> {
         let mut dirty: Vec<(String, Option<Value>)> =
             self.aws.take_dirty().into_iter().map(|(key, value)| (format!("aws/{key}"), value)).collect();
+        dirty.extend(self.kubernetes.take_dirty().into_iter().map(|(key, value)| (format!("kubernetes/{key}"), value)));
         dirty.extend(self.vault.take_dirty().into_iter().map(|(key, value)| (format!("vault/{key}"), value)));
         for (key, value) in [
             ("meta", serde_json::to_value(&self.meta)),
             ("faults", serde_json::to_value(&self.faults)),
+            ("pods", Ok(pods_document(&self.pods))),
             ("counters", serde_json::to_value(&self.counters)),
         ] {
             dirty.push((format!("world/{key}"), value.ok()));
@@ -158,12 +177,18 @@ impl World {
     ///
     /// # Errors
     /// A document that this version does not write.
-    pub fn restore(documents: Vec<(String, Value)>, _now_ms: i64) -> Result<Self, serde_json::Error> {
+    pub fn restore(documents: Vec<(String, Value)>, now_ms: i64) -> Result<Self, serde_json::Error> {
         let mut world = Self::new(0);
         let mut vault = Vec::new();
         for (key, value) in documents {
             match key.split_once('/') {
                 Some(("aws", rest)) => world.aws.restore(rest, value)?,
+                Some(("kubernetes", rest)) => {
+                    if !world.kubernetes.restore(rest, value) {
+                        tracing::warn!(key, "not understood");
+                    }
+                }
+                Some(("world", "pods")) => world.pods = pods_restored(&value),
                 Some(("vault", rest)) => vault.push((rest.to_owned(), value)),
                 Some(("world", "meta")) => world.meta = serde_json::from_value(value)?,
                 Some(("world", "faults")) => world.faults = serde_json::from_value(value)?,
@@ -172,7 +197,8 @@ impl World {
             }
         }
         world.vault = Servers::restore(vault)?;
-        world.aws.take_dirty();
+        world.kubernetes.restored(timestamp(now_ms));
+        let _ = world.aws.take_dirty();
         Ok(world)
     }
 }

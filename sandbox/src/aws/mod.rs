@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+pub(crate) use ec2::{INSTANCE_TYPES, volume_body};
 pub use front::{AwsRequest, AwsResponse, RawRequest, parse, render};
 pub use state::{Link, Record, State};
 pub use timers::fire;

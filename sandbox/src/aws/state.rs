@@ -143,6 +143,12 @@ impl State {
         hex::encode(digest).chars().take(digits).collect()
     }
 
+    /// Digits that follow from a name alone.
+    #[must_use]
+    pub fn seeded_suffix(&self, name: &str) -> String {
+        hex::encode(Sha256::digest(format!("{}/{name}", self.seed).as_bytes())).chars().take(16).collect()
+    }
+
     /// A fresh UUID.
     pub fn uuid(&mut self) -> String {
         let hex = self.hex(32);

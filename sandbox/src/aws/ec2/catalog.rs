@@ -6,7 +6,7 @@ use super::super::wire::{Refusal, items, text, texts};
 use super::super::{Answer, Call};
 
 /// An instance type: name, virtual CPUs, memory, architecture, most pods.
-pub(in super::super) const INSTANCE_TYPES: &[(&str, u32, u64, &str, u32)] = &[
+pub(crate) const INSTANCE_TYPES: &[(&str, u32, u64, &str, u32)] = &[
     ("t3.medium", 2, 4_096, "x86_64", 17),
     ("t3.large", 2, 8_192, "x86_64", 35),
     ("t3.xlarge", 4, 16_384, "x86_64", 58),

@@ -15,9 +15,11 @@ use serde_json::{Value, json};
 use super::wire::{Refusal, items, text, texts};
 use super::{Answer, Call, tag_list, tags_of, unknown};
 
-pub(super) use catalog::{INSTANCE_TYPES, zones};
+pub(crate) use catalog::INSTANCE_TYPES;
+pub(super) use catalog::zones;
 pub(super) use groups::in_use as group_in_use;
-pub(super) use network::{NewInterface, interface, take_group, volume_body};
+pub(crate) use network::volume_body;
+pub(super) use network::{NewInterface, interface, take_group};
 pub(super) use routes::{blackhole, has_way_out};
 
 /// Answers one EC2 call.

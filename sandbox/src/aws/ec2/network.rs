@@ -276,6 +276,6 @@ pub(super) fn delete_volume(call: &mut Call<'_>, input: &Value) -> Answer {
 }
 
 /// A volume, as controllers and machines make it.
-pub(in super::super) fn volume_body(id: &str, gib: u64, zone: &str, created_ms: i64) -> Value {
+pub(crate) fn volume_body(id: &str, gib: u64, zone: &str, created_ms: i64) -> Value {
     json!({"volumeId": id, "size": gib, "availabilityZone": zone, "status": "available", "volumeType": "gp3", "encrypted": true, "iops": 3000, "throughput": 125, "createTime": iso(created_ms), "attachmentSet": []})
 }
