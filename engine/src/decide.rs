@@ -26,6 +26,8 @@ pub enum Action {
     Keep(StepIndex, String),
     /// It is gone because that step's resource is.
     GoneWith(StepIndex, StepName),
+    /// Whatever was tried left nothing: there is nothing to undo.
+    Nothing(StepIndex),
     /// Turn the run round: a step failed for good and the run rolls back.
     TurnBack,
     /// Nothing is left to do.
@@ -193,11 +195,12 @@ impl Decider {
                 self.set(index, Class::Settled);
                 continue;
             }
-            if !state.touched() && !kept.get(index as usize).is_some_and(Option::is_some) {
-                if let Some(slot) = kept.get_mut(index as usize) {
-                    *slot = Some("it left nothing".to_owned());
-                }
-            } else if state.undo_meaning() == UndoMeaning::Keep
+            if !state.touched() {
+                self.instant.push(Action::Nothing(index));
+                self.set(index, Class::Busy);
+                continue;
+            }
+            if state.undo_meaning() == UndoMeaning::Keep
                 && let Some(slot) = kept.get_mut(index as usize)
                 && slot.is_none()
             {

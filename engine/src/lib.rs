@@ -15,6 +15,7 @@ pub mod graph;
 pub mod journal;
 pub mod kind;
 pub mod memory;
+pub mod model;
 pub mod name;
 pub mod plan;
 pub mod retry;

@@ -290,8 +290,9 @@ fn fail(state: &mut StepState, residue: crate::failure::Residue, at: Timestamp) 
     state.failures = state.failures.saturating_add(1);
     state.changed_at = Some(at);
     match residue {
-        crate::failure::Residue::Unknown => state.uncertain = true,
+        // Something present whose id nobody noted may still be missing from the next look.
+        crate::failure::Residue::Unknown | crate::failure::Residue::Present => state.uncertain = true,
         // "None" speaks of the failed call only; an earlier uncertain one stays uncertain until a look settles it.
-        crate::failure::Residue::None | crate::failure::Residue::Present => {}
+        crate::failure::Residue::None => {}
     }
 }

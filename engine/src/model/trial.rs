@@ -1,0 +1,215 @@
+//! One environment in the model world: its plans, its journal, and a process that can die and come back.
+
+use crate::clock::Clock;
+use crate::drive::{DriveError, DriveOutcome, Engine, Settings, StartRun, Unobserved};
+use crate::event::{Direction, Event};
+use crate::fold::Run;
+use crate::journal::{Journal, JournalError, Lease, Owner};
+use crate::memory::{Died, MemoryJournal};
+use crate::model::clock::SimulatedClock;
+use crate::model::kinds::{self, Habit};
+use crate::model::world::World;
+use crate::name::{EnvironmentUid, InvalidName, KindName, RunId, StepName};
+use crate::plan::{OnFailure, Plan};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+
+/// How a drive ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// By itself.
+    Outcome(DriveOutcome),
+    /// The process died.
+    Died,
+}
+
+/// Why a trial could not be held.
+#[derive(Debug, thiserror::Error)]
+pub enum TrialError {
+    /// The engine refused.
+    #[error("the engine refused")]
+    Drive(#[from] DriveError),
+    /// The journal refused.
+    #[error("the journal refused")]
+    Journal(#[from] JournalError),
+    /// A name is malformed.
+    #[error("a name is malformed")]
+    Name(#[from] InvalidName),
+    /// Nothing happens any more, and the run has not ended.
+    #[error("the run neither ends nor goes on")]
+    Stuck,
+}
+
+/// The most that may happen in one drive.
+const LIMIT: u64 = 200_000;
+
+/// One environment.
+#[derive(Debug)]
+pub struct Trial {
+    /// Its world.
+    pub world: Arc<World>,
+    /// Its journal.
+    pub journal: Arc<MemoryJournal>,
+    /// Drives it.
+    pub engine: Engine,
+    /// Its uid.
+    pub uid: EnvironmentUid,
+}
+
+fn owner(pid: u32) -> Owner {
+    Owner {
+        host: "model".to_owned(),
+        pid,
+        process_started: u64::from(pid),
+        boot_id: "boot".to_owned(),
+        user: "nobody".to_owned(),
+    }
+}
+
+/// True when the newest story of the step is an intent that is still open.
+fn intended(story: &[Event], step: &StepName) -> bool {
+    let last = story.iter().rev().find(|event| {
+        event.step() == Some(step)
+            && !matches!(event, Event::StepNoted { .. } | Event::StepFound { .. } | Event::StepApplied { .. })
+    });
+    matches!(
+        last,
+        Some(
+            Event::StepIntended { .. }
+                | Event::UndoIntended { .. }
+                | Event::StepWaiting { .. }
+                | Event::UndoWaiting { .. }
+        )
+    )
+}
+
+/// Whether an engine's failure is the death of its process.
+fn is_death(error: &DriveError) -> bool {
+    matches!(error, DriveError::Journal(JournalError::Storage { source, .. }) if source.is::<Died>())
+}
+
+impl Trial {
+    /// An empty environment whose kinds behave by `habits`; `twice` performs every apply and undo two times.
+    ///
+    /// # Errors
+    /// Only if a name is malformed.
+    pub fn new(habits: &BTreeMap<KindName, Habit>, twice: bool) -> Result<Self, TrialError> {
+        let clock = Arc::new(SimulatedClock::default());
+        let world = Arc::new(World::new(Arc::clone(&clock)));
+        let journal = Arc::new(MemoryJournal::new(Arc::clone(&clock) as Arc<dyn Clock>));
+        let catalog = kinds::catalog(&world, habits.iter().map(|(name, habit)| (name.clone(), *habit)), twice);
+        let engine = Engine {
+            journal: Arc::clone(&journal) as Arc<dyn Journal>,
+            catalog,
+            clock,
+            resolver: Arc::new(crate::destroy::Literal),
+            observer: Arc::new(Unobserved),
+            settings: Settings::default(),
+        };
+        Ok(Self { world, journal, engine, uid: EnvironmentUid::new("model-uid")? })
+    }
+
+    /// Has the world watch the order of a plan and the intents of its run.
+    pub fn watch(&self, plan: &Plan) {
+        let needs = plan.steps.iter().map(|step| (step.name.clone(), step.needs.clone())).collect();
+        let mut before: BTreeMap<StepName, Vec<StepName>> = BTreeMap::new();
+        for step in &plan.steps {
+            before.entry(step.name.clone()).or_default().extend(step.undo_after.iter().cloned());
+            for need in &step.needs {
+                before.entry(need.clone()).or_default().push(step.name.clone());
+            }
+        }
+        let journal = Arc::clone(&self.journal);
+        let witness = move |context: &crate::context::Context| {
+            journal.story(&context.run).is_ok_and(|story| intended(&story, &context.step))
+        };
+        self.world.watch(needs, before, Arc::new(witness));
+    }
+
+    /// Drives what a lease was granted for, until the run or the process ends.
+    ///
+    /// # Errors
+    /// The engine's refusals other than death; a run that neither ends nor goes on.
+    pub async fn drive(&self, lease: &Lease, run: &mut Run, cancel: CancellationToken) -> Result<End, TrialError> {
+        let outcome = tokio::select! {
+            biased;
+            () = self.world.death.notified() => {
+                self.journal.die();
+                return Ok(End::Died);
+            }
+            outcome = self.engine.drive(lease, run, cancel) => outcome,
+            () = self.world.clock.stuck(LIMIT) => return Err(TrialError::Stuck),
+        };
+        match outcome {
+            Ok(outcome) => Ok(End::Outcome(outcome)),
+            Err(error) if is_death(&error) => Ok(End::Died),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Starts a run and drives it.
+    ///
+    /// # Errors
+    /// See [`Trial::drive`].
+    pub async fn run(&self, id: &RunId, plan: &Plan, on_failure: OnFailure) -> Result<End, TrialError> {
+        self.watch(plan);
+        self.begin(id, plan, on_failure, None).await
+    }
+
+    /// Starts a destroy run of everything on record and drives it.
+    ///
+    /// # Errors
+    /// See [`Trial::drive`].
+    pub async fn destroy(&self, id: &RunId, like: &Plan) -> Result<End, TrialError> {
+        let record = self.journal.record(&self.uid).await?;
+        let plan = crate::destroy::plan(like.workflow.clone(), like.environment.clone(), &record, &self.engine.catalog);
+        self.watch(&plan);
+        let direction = Direction::Backward { cause: "operator".to_owned(), confirmed: true, keep: Vec::new() };
+        self.begin(id, &plan, OnFailure::Park, Some((record, direction))).await
+    }
+
+    async fn begin(
+        &self,
+        id: &RunId,
+        plan: &Plan,
+        on_failure: OnFailure,
+        destroy: Option<(Vec<crate::journal::RecordedStep>, Direction)>,
+    ) -> Result<End, TrialError> {
+        let new = StartRun {
+            id: id.clone(),
+            plan: plan.clone(),
+            environment_uid: self.uid.clone(),
+            target: Value::Null,
+            owner: owner(1),
+            on_failure,
+            destroy,
+        };
+        match self.engine.start(new).await {
+            Ok((lease, mut run)) => self.drive(&lease, &mut run, CancellationToken::new()).await,
+            Err(error) if is_death(&error) => Ok(End::Died),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Takes a run over and drives it on, in another direction if one is given.
+    ///
+    /// # Errors
+    /// See [`Trial::drive`].
+    pub async fn resume(&self, id: &RunId, direction: Option<Direction>) -> Result<End, TrialError> {
+        match self.engine.resume(id, &owner(2), direction).await {
+            Ok((lease, mut run)) => self.drive(&lease, &mut run, CancellationToken::new()).await,
+            Err(error) if is_death(&error) => Ok(End::Died),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The run as the rows tell it.
+    ///
+    /// # Errors
+    /// Unknown run, rows that do not add up.
+    pub async fn load(&self, id: &RunId) -> Result<Run, TrialError> {
+        Ok(Run::load(self.journal.load(id).await?).map_err(DriveError::from)?)
+    }
+}
