@@ -15,6 +15,8 @@ pub(crate) mod installation;
 mod namespaced;
 pub(crate) mod objects;
 pub(crate) mod rollout;
+#[cfg(test)]
+mod rollout_tests;
 mod single;
 pub(crate) mod sources;
 
