@@ -5,7 +5,7 @@
 mod aws_harness;
 
 use aws_harness::{Build, World};
-use platflow_engine::failure::ErrorClass;
+use platflow_engine::failure::{ErrorClass, Residue};
 use platflow_engine::step::Observation;
 use serde_json::{Value, json};
 
@@ -122,7 +122,12 @@ async fn platform(build: &mut Build<'_>) -> (Value, Value) {
         "policies": [{"arn": "arn:aws:eks::aws:cluster-access-policy/AmazonEKSClusterAdminPolicy"}],
     });
     build.make("aws.access_entry", "cluster.admin", access).await;
-    let version = json!({"zone_count": 2, "addons": ["vpc-cni"]});
+    let caller = json!({
+        "cluster_name": "test", "principal_arn": "caller", "kubernetes_groups": ["operators"],
+        "policies": [{"arn": "arn:aws:eks::aws:cluster-access-policy/AmazonEKSViewPolicy", "namespaces": ["apps"]}],
+    });
+    build.make("aws.access_entry", "cluster.caller", caller).await;
+    let version = json!({"zone_count": 2, "addons": ["vpc-cni"], "public_access_cidrs": ["127.0.0.0/8"]});
     let versions = build.make("aws.lookups", "versions", version).await;
     let addon = json!({
         "cluster_name": "test", "name": "vpc-cni", "version": versions["addon_versions"]["vpc-cni"],
@@ -234,4 +239,69 @@ async fn differences_are_found_and_mended() {
         let Observation::Present { differences, .. } = build.look(step).await else { panic!("{step} is not there") };
         assert_eq!(differences, vec![], "{step}");
     }
+}
+
+/// Proves that a creating reply lost on the wire makes nothing twice: every kind of creation loses its first reply, and
+/// afterwards no two resources of one type carry the same step's tag.
+#[tokio::test]
+async fn lost_replies_make_nothing_twice() {
+    let world = World::start().await;
+    let creations = [
+        "ec2:CreateVpc",
+        "ec2:CreateSubnet",
+        "ec2:CreateInternetGateway",
+        "ec2:AllocateAddress",
+        "ec2:CreateNatGateway",
+        "ec2:CreateRouteTable",
+        "ec2:CreateSecurityGroup",
+        "ec2:CreateLaunchTemplate",
+        "kms:CreateKey",
+        "iam:CreateRole",
+        "iam:CreateOpenIDConnectProvider",
+        "logs:CreateLogGroup",
+        "eks:CreateCluster",
+        "eks:CreateNodegroup",
+        "eks:CreateAddon",
+        "eks:CreateAccessEntry",
+    ];
+    for creation in creations {
+        world.server.control("faults", &json!({"rule": format!("{creation}=lose_reply*1")})).await;
+    }
+    let mut build = world.build("uid1", "run1");
+    platform(&mut build).await;
+    let rules = world.server.shown("faults").await;
+    for rule in rules["rules"].as_array().unwrap() {
+        assert!(rule["seen"].as_u64().unwrap() >= 1, "the fault was never met: {rule}");
+    }
+    let listing = world.server.shown("world").await;
+    let mut seen = std::collections::BTreeSet::new();
+    for resource in listing["resources"].as_array().unwrap() {
+        let Some(step) = resource.pointer("/tags/platflow:step").and_then(Value::as_str) else { continue };
+        let kind = text(resource, "/type");
+        let launched = ["ec2:instance", "ec2:volume", "ec2:network-interface"].contains(&kind);
+        assert!(launched || seen.insert((kind.to_owned(), step.to_owned())), "{kind} of {step} exists twice");
+    }
+    assert!(seen.len() >= 20, "the listing shows too little: {seen:?}");
+}
+
+/// Proves that a NAT gateway that AWS gave up on ends in a failure with its cause, and is undone like any other.
+#[tokio::test]
+async fn a_failed_nat_gateway_is_reported_and_undone() {
+    let world = World::start().await;
+    world.server.control("faults", &json!({"rule": "ec2:CreateNatGateway=nat_gateway_fails*1"})).await;
+    let mut build = world.build("uid1", "run1");
+    let vpc = build.make("aws.vpc", "vpc", json!({"name": "test", "cidr": "10.0.0.0/16"})).await;
+    let gateway = json!({"name": "test", "vpc_id": vpc["vpc_id"]});
+    build.make("aws.internet_gateway", "gateway", gateway).await;
+    let zones = build.make("aws.lookups", "lookups", json!({"zone_count": 2})).await;
+    let subnet = json!({
+        "name": "test", "vpc_id": vpc["vpc_id"], "cidr": "10.0.0.0/24", "zone_id": text(&zones, "/zones/0/id"),
+    });
+    let subnet = build.make("aws.subnet", "subnet", subnet).await;
+    let address = build.make("aws.elastic_ip", "address", json!({"name": "test"})).await;
+    let nat = json!({"name": "test", "subnet_id": subnet["subnet_id"], "allocation_id": address["allocation_id"]});
+    let error = build.refused("aws.nat_gateway", "nat", nat).await;
+    assert_eq!(error.class, ErrorClass::Permanent, "{error}");
+    assert_eq!(error.residue, Residue::Present, "{error}");
+    build.undo_all().await;
 }
