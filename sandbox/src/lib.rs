@@ -7,6 +7,7 @@ pub mod control;
 pub mod faults;
 pub mod kubernetes;
 pub mod links;
+mod listeners;
 pub mod persistence;
 pub mod server;
 pub mod vault;

@@ -16,11 +16,13 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::aws::{self, RawRequest};
 use crate::clock::{Clock, ClockDocument, DEFAULT_SPEED, wall_ms};
 use crate::faults::{Effect, Rule};
+use crate::listeners::reconcile;
 use crate::persistence::{Persistence, PersistenceError};
 use crate::world::World;
 
@@ -74,27 +76,30 @@ pub enum ServeError {
     },
 }
 
-struct Inner {
-    world: World,
-    clock: Clock,
+pub(crate) struct Inner {
+    pub(crate) world: World,
+    pub(crate) clock: Clock,
+    pub(crate) listeners: BTreeMap<String, CancellationToken>,
     persistence: Persistence,
 }
 
-struct Shared {
+pub(crate) struct Shared {
     inner: Mutex<Inner>,
-    stop: CancellationToken,
+    pub(crate) stop: CancellationToken,
+    /// The world changed.
+    pub(crate) changed: Notify,
     endpoints: Mutex<Option<Endpoints>>,
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Inner {
     /// Writes what changed; a server that cannot write says so instead of answering.
-    fn flush(&mut self) -> Result<(), PersistenceError> {
+    pub(crate) fn flush(&mut self) -> Result<(), PersistenceError> {
         let mut dirty = self.world.take_dirty();
         dirty.push(("clock".to_owned(), serde_json::to_value(self.clock.document()).ok()));
         self.persistence.save(&dirty)
@@ -119,7 +124,7 @@ fn load(options: &ServeOptions) -> Result<Inner, ServeError> {
     } else {
         World::restore(documents, clock.now_ms()).map_err(PersistenceError::from)?
     };
-    let mut inner = Inner { world, clock, persistence };
+    let mut inner = Inner { world, clock, listeners: BTreeMap::new(), persistence };
     inner.flush()?;
     Ok(inner)
 }
@@ -174,6 +179,7 @@ pub async fn serve(options: ServeOptions) -> Result<(), ServeError> {
     let shared = Arc::new(Shared {
         inner: Mutex::new(inner),
         stop: CancellationToken::new(),
+        changed: Notify::new(),
         endpoints: Mutex::new(Some(endpoints.clone())),
     });
     announce(&options.directory, &endpoints)?;
@@ -185,7 +191,10 @@ pub async fn serve(options: ServeOptions) -> Result<(), ServeError> {
                 let mut inner = shared.lock();
                 let now_ms = inner.clock.now_ms();
                 inner.world.advance(now_ms);
+                reconcile(&shared, &mut inner);
                 inner.flush()?;
+                drop(inner);
+                shared.changed.notify_waiters();
             }
             accepted = listener.accept() => {
                 let Ok((stream, peer)) = accepted else { continue };
@@ -234,7 +243,10 @@ async fn answer(shared: Arc<Shared>, peer: SocketAddr, request: Request<Incoming
         let mut inner = shared.lock();
         let now_ms = inner.clock.now_ms();
         let request = aws::parse(&raw, inner.world.aws.account());
+        inner.world.advance(now_ms);
+        reconcile(&shared, &mut inner);
         let outcome = inner.world.call(&request, now_ms);
+        reconcile(&shared, &mut inner);
         tracing::debug!(
             service = request.service,
             operation = request.operation,
@@ -273,7 +285,7 @@ fn document(value: &Value) -> Response<Body> {
 }
 
 fn control(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     peer: SocketAddr,
     method: &str,
     path: &str,
@@ -283,6 +295,7 @@ fn control(
     let mut inner = shared.lock();
     let now_ms = inner.clock.now_ms();
     inner.world.advance(now_ms);
+    reconcile(shared, &mut inner);
     let reply = match (method, path) {
         ("GET", "checkip") => text(200, &format!("{}\n", peer.ip())),
         ("GET", "status") => document(&json!(shared.endpoints.lock().unwrap_or_else(PoisonError::into_inner).clone())),
@@ -316,6 +329,7 @@ fn control(
         }
         _ => text(404, "the control endpoint has no such path\n"),
     };
+    reconcile(shared, &mut inner);
     Ok(match inner.flush() {
         Ok(()) => reply,
         Err(error) => text(500, &error.to_string()),
@@ -336,12 +350,13 @@ fn add_fault(world: &mut World, given: &Value) -> Response<Body> {
     }
 }
 
-fn reset(shared: &Shared, inner: &mut Inner, given: &Value) -> Response<Body> {
+fn reset(shared: &Arc<Shared>, inner: &mut Inner, given: &Value) -> Response<Body> {
     let seed = given.get("seed").and_then(Value::as_u64).unwrap_or(inner.world.meta.seed);
     if let Err(error) = inner.persistence.clear() {
         return text(500, &error.to_string());
     }
     inner.world = World::new(seed);
+    reconcile(shared, inner);
     if let Some(endpoints) = shared.endpoints.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
         endpoints.world_id.clone_from(&inner.world.meta.world_id);
         inner.world.aws.account().clone_into(&mut endpoints.account);
