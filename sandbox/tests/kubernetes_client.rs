@@ -1,5 +1,12 @@
 //! The simulated API server under a real client: kube-rs over loopback TLS, from apply to a rolled-out StatefulSet, a watch and a port-forward.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of a test fail it by panicking"
+)]
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -135,7 +142,7 @@ async fn client() -> (kube::Client, Arc<World>, CancellationToken) {
     let data = clusters.certificate_authority_data("c").unwrap();
     let world = Arc::new(World { state: Mutex::new((clusters, now)), changed: Notify::new() });
     // A service account bound to cluster-admin is the test's way in: minted through the library, then used as a bearer token.
-    let token = world.step(60_000, |clusters, now| admin_token(clusters, now));
+    let token = world.step(60_000, admin_token);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let tls = tls_config(&authority, &[own("127.0.0.1"), own("localhost")]).unwrap();

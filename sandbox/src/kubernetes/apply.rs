@@ -1,6 +1,6 @@
 //! Server-side apply: merging an applied configuration into a live object, ownership of fields, conflicts, and the bookkeeping of other writes.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::fields::{Fields, element};
 use super::lists::{ListKind, Place};
@@ -377,9 +377,4 @@ pub(crate) fn drop_empty(value: &mut Value) {
         Value::Array(items) => !items.is_empty() || matches!(key.as_str(), "rules" | "conditions" | "storedVersions"),
         _ => true,
     });
-}
-
-/// An empty map.
-pub(crate) fn empty() -> Value {
-    Value::Object(Map::new())
 }

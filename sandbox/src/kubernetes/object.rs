@@ -125,11 +125,6 @@ pub(crate) fn stamp(now: Timestamp) -> String {
     now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
-/// Time with microseconds, as Leases and Events want it.
-pub(crate) fn micro_stamp(now: Timestamp) -> String {
-    now.strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string()
-}
-
 /// Reads a time of an object.
 pub(crate) fn time_at(value: &Value, pointer: &str) -> Option<Timestamp> {
     text(value, pointer).parse().ok()

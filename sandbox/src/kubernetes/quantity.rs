@@ -142,9 +142,8 @@ pub(crate) fn canonicalise(value: &mut Value, inside: &str) -> Result<(), String
     match value {
         Value::Object(map) => {
             for (key, below) in map.iter_mut() {
-                if QUANTITY_MAPS.contains(&inside) && (below.is_string() || below.is_number()) {
-                    rewrite(below)?;
-                } else if key == "sizeLimit" && (below.is_string() || below.is_number()) {
+                let scalar = below.is_string() || below.is_number();
+                if scalar && (QUANTITY_MAPS.contains(&inside) || key == "sizeLimit") {
                     rewrite(below)?;
                 } else if !matches!(
                     key.as_str(),

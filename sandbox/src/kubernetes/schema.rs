@@ -196,7 +196,7 @@ fn prune(schema: &Value, value: &mut Value, path: &str, root: bool, found: &mut 
             if let Some(more) = schema.get("additionalProperties") {
                 if more.is_object() {
                     for (key, below) in map.iter_mut() {
-                        prune(more, below, &format!("{path}.{key}").trim_start_matches('.').to_owned(), false, found);
+                        prune(more, below, format!("{path}.{key}").trim_start_matches('.'), false, found);
                     }
                 }
                 return;

@@ -63,11 +63,6 @@ impl Cause {
         }
     }
 
-    /// The same value twice.
-    pub(crate) fn duplicate(field: impl Into<String>, value: &Value) -> Self {
-        Self { reason: "FieldValueDuplicate", field: field.into(), message: format!("Duplicate value: {value}") }
-    }
-
     /// Too long.
     pub(crate) fn too_long(field: impl Into<String>, detail: &str) -> Self {
         Self { reason: "FieldValueTooLong", field: field.into(), message: format!("Too long: {detail}") }

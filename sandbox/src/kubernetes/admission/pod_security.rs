@@ -80,7 +80,10 @@ pub(crate) fn violations(spec: &Value, level: &str) -> Vec<String> {
     found
 }
 
-fn restricted<'a>(spec: &Value, naming: &dyn Fn(&dyn Fn(&Value) -> bool) -> Vec<&'a str>, found: &mut Vec<String>) {
+/// Names the containers for which a test holds.
+type Naming<'n, 'a> = &'n dyn Fn(&dyn Fn(&Value) -> bool) -> Vec<&'a str>;
+
+fn restricted<'a>(spec: &Value, naming: Naming<'_, 'a>, found: &mut Vec<String>) {
     let escalating = naming(&|container| {
         container.pointer("/securityContext/allowPrivilegeEscalation") != Some(&Value::Bool(false))
     });

@@ -75,16 +75,30 @@ fn required_spread(look: &Look<'_>, pod: &Value, node: &Value, namespace: &str) 
         let selector =
             super::super::selectors::LabelSelector::of_object(term.get("labelSelector").unwrap_or(&Value::Null));
         !all(look.cluster, "", "pods", Some(namespace)).iter().any(|(_, other)| {
-            let home = text(other, "/spec/nodeName");
+            let home = home(look, other);
             !home.is_empty()
+                && object::name(other) != object::name(pod)
                 && selector.selects(other)
                 && !finished(other)
                 && look
                     .cluster
-                    .object(&Key::core("nodes", "", home))
+                    .object(&Key::core("nodes", "", &home))
                     .is_some_and(|there| object::label(&there, topology) == domain)
         })
     })
+}
+
+/// Where a pod runs, or the node it is reserved for while its volumes are being made: like the real scheduler, nobody
+/// else is placed there as if it were free.
+fn home(look: &Look<'_>, pod: &Value) -> String {
+    let bound = text(pod, "/spec/nodeName");
+    if !bound.is_empty() {
+        return bound.to_owned();
+    }
+    claims(pod)
+        .filter_map(|claim| look.cluster.object(&Key::core("persistentvolumeclaims", object::namespace(pod), claim)))
+        .find_map(|claim| object::annotation(&claim, "volume.kubernetes.io/selected-node").map(str::to_owned))
+        .unwrap_or_default()
 }
 
 fn finished(pod: &Value) -> bool {
@@ -98,7 +112,7 @@ fn room(look: &Look<'_>, node: &Value, need: Need) -> Option<i128> {
     };
     let (mut cpu, mut memory, mut count) = (free("cpu"), free("memory"), free("pods") / 1_000);
     for (_, other) in all(look.cluster, "", "pods", None) {
-        if text(&other, "/spec/nodeName") == object::name(node) && !finished(&other) {
+        if home(look, &other) == object::name(node) && !finished(&other) {
             let taken = self::need(&other);
             cpu -= taken.cpu;
             memory -= taken.memory;

@@ -156,13 +156,8 @@ impl Call<'_> {
         }
         let served = self.cluster.resources().any(|each| each.group == place.group && each.version == place.version);
         let custom_group = self.cluster.custom.iter().any(|each| each.group == place.group);
-        if served && !custom_group {
-            Err(Refusal::no_such_resource())
-        } else if place.group.is_empty() {
-            Err(Refusal::no_such_resource())
-        } else {
-            Err(Refusal::page_not_found())
-        }
+        let inside = served && !custom_group || place.group.is_empty();
+        Err(if inside { Refusal::no_such_resource() } else { Refusal::page_not_found() })
     }
 
     fn check_accept(&self) -> Result<(), Refusal> {
