@@ -2,6 +2,14 @@
 //!
 //! The engine is stood in for by a loop of a few lines; clocks are scaled, nothing sleeps for its own sake.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test ends where something unexpected happens"
+)]
+
 mod aws_harness;
 
 use aws_harness::{Build, World};

@@ -40,16 +40,15 @@ impl StepGuard for Guard {
 }
 
 /// A simulated account and the kinds that work on it.
-pub struct World {
+pub(crate) struct World {
     catalog: Catalog,
     clock: Arc<dyn Clock>,
-    pub clients: Arc<AwsClients>,
-    pub server: server::Running,
+    pub(crate) server: server::Running,
 }
 
 impl World {
     /// An empty account.
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let server = server::start(SPEED).await;
         let mut settings = AwsSettings::sandbox(&server.endpoint, "us-east-1");
         settings.address_url = Some(format!("{}/checkip", server.control));
@@ -57,11 +56,11 @@ impl World {
         let mut catalog = Catalog::default();
         aws::register(&mut catalog, &clients).unwrap();
         let origin = "2026-11-22T00:00:00Z".parse().unwrap();
-        Self { catalog, clock: Arc::new(ScaledClock::scaled(origin, SPEED)), clients, server }
+        Self { catalog, clock: Arc::new(ScaledClock::scaled(origin, SPEED)), server }
     }
 
     /// A run of an environment.
-    pub fn build(&self, uid: &str, run: &str) -> Build<'_> {
+    pub(crate) fn build(&self, uid: &str, run: &str) -> Build<'_> {
         Build { world: self, uid: uid.to_owned(), run: run.to_owned(), guard: Arc::default(), made: Vec::new() }
     }
 }
@@ -74,7 +73,7 @@ struct Made {
 }
 
 /// One run: what it made, in order.
-pub struct Build<'a> {
+pub(crate) struct Build<'a> {
     world: &'a World,
     uid: String,
     run: String,
@@ -114,30 +113,30 @@ impl Build<'_> {
     }
 
     /// Mutating calls begun so far.
-    pub fn mutations(&self) -> usize {
+    pub(crate) fn mutations(&self) -> usize {
         self.guard.begun.load(Ordering::SeqCst)
     }
 
-    pub fn steps(&self) -> Vec<String> {
+    pub(crate) fn steps(&self) -> Vec<String> {
         self.made.iter().map(|made| made.step.clone()).collect()
     }
 
-    pub fn kind(&self, step: &str) -> &str {
+    pub(crate) fn kind(&self, step: &str) -> &str {
         &self.made[self.index(step)].kind
     }
 
-    pub fn outputs(&self, step: &str) -> &Value {
+    pub(crate) fn outputs(&self, step: &str) -> &Value {
         self.made[self.index(step)].known.outputs.as_ref().unwrap()
     }
 
     /// Another spec for a step that exists.
-    pub fn respec(&mut self, step: &str, spec: Value) {
+    pub(crate) fn respec(&mut self, step: &str, spec: Value) {
         let index = self.index(step);
         self.made[index].spec = spec;
     }
 
     /// Forgets outputs and notes, as if the reply to the creating call had been lost.
-    pub fn forget(&mut self, step: &str) {
+    pub(crate) fn forget(&mut self, step: &str) {
         let index = self.index(step);
         let intended_at = Some(self.world.clock.now());
         self.made[index].known = Known { uncertain: true, intended_at, ..Known::default() };
@@ -145,7 +144,7 @@ impl Build<'_> {
     }
 
     /// Looks at a step.
-    pub async fn look(&self, step: &str) -> Observation {
+    pub(crate) async fn look(&self, step: &str) -> Observation {
         let index = self.index(step);
         let made = &self.made[index];
         self.runs(&made.kind).observe(&made.spec, &self.known(index), &self.context(step)).await.unwrap()
@@ -156,14 +155,14 @@ impl Build<'_> {
     }
 
     /// Makes a new step and returns its outputs.
-    pub async fn make(&mut self, kind: &str, step: &str, spec: Value) -> Value {
+    pub(crate) async fn make(&mut self, kind: &str, step: &str, spec: Value) -> Value {
         let known = Known { intended_at: Some(self.world.clock.now()), ..Known::default() };
         self.made.push(Made { step: step.to_owned(), kind: kind.to_owned(), spec, known });
         self.remake(step).await
     }
 
     /// Drives a step until a look shows it as wanted; returns its outputs.
-    pub async fn remake(&mut self, step: &str) -> Value {
+    pub(crate) async fn remake(&mut self, step: &str) -> Value {
         let index = self.index(step);
         let outputs = self.drive(index).await.unwrap_or_else(|error| panic!("{step}: {error} ({error:?})"));
         self.made[index].known.outputs = Some(outputs.clone());
@@ -172,7 +171,7 @@ impl Build<'_> {
     }
 
     /// A step that must be refused; returns the error. The step stays on the list, for the undo.
-    pub async fn refused(&mut self, kind: &str, step: &str, spec: Value) -> StepError {
+    pub(crate) async fn refused(&mut self, kind: &str, step: &str, spec: Value) -> StepError {
         let known = Known { intended_at: Some(self.world.clock.now()), ..Known::default() };
         self.made.push(Made { step: step.to_owned(), kind: kind.to_owned(), spec, known });
         self.drive(self.made.len() - 1).await.expect_err("it was not refused")
@@ -216,7 +215,7 @@ impl Build<'_> {
     }
 
     /// Looks at everything again; nothing may have to be done.
-    pub async fn repeat_all(&mut self) {
+    pub(crate) async fn repeat_all(&mut self) {
         for step in self.steps() {
             let before = self.outputs(&step).clone();
             assert_eq!(self.remake(&step).await, before, "{step} changed");
@@ -224,7 +223,7 @@ impl Build<'_> {
     }
 
     /// Undoes everything in reverse order.
-    pub async fn undo_all(&mut self) {
+    pub(crate) async fn undo_all(&mut self) {
         for index in (0..self.made.len()).rev() {
             self.undo(index).await;
             self.made[index].known.outputs =

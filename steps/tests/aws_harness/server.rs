@@ -5,15 +5,15 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// A server that runs until the test's runtime ends.
-pub struct Running {
-    pub endpoint: String,
-    pub control: String,
+pub(crate) struct Running {
+    pub(crate) endpoint: String,
+    pub(crate) control: String,
     http: reqwest::Client,
     _directory: TempDir,
 }
 
 /// Starts an empty world at a speed.
-pub async fn start(speed: f64) -> Running {
+pub(crate) async fn start(speed: f64) -> Running {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let directory = TempDir::new().unwrap();
     let path = directory.path().to_owned();
@@ -32,14 +32,14 @@ pub async fn start(speed: f64) -> Running {
 
 impl Running {
     /// Asks the control endpoint to change something.
-    pub async fn control(&self, path: &str, body: &Value) -> Value {
+    pub(crate) async fn control(&self, path: &str, body: &Value) -> Value {
         let answer = self.http.post(format!("{}/{path}", self.control)).json(body).send().await.unwrap();
         assert!(answer.status().is_success(), "{path}: {}", answer.status());
         answer.json().await.unwrap()
     }
 
     /// What the control endpoint shows.
-    pub async fn shown(&self, path: &str) -> Value {
+    pub(crate) async fn shown(&self, path: &str) -> Value {
         self.http.get(format!("{}/{path}", self.control)).send().await.unwrap().json().await.unwrap()
     }
 }
