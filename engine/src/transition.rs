@@ -49,6 +49,21 @@ pub fn start(event: &Event) -> Result<RunState, IllegalEvent> {
     })
 }
 
+/// Sets the direction; a finished run can only be turned back, an undone one not at all.
+fn turn(state: &mut RunState, direction: &Direction) -> bool {
+    match state.ending {
+        Some(Ending::RolledBack | Ending::Abandoned) => return false,
+        Some(Ending::Done) if *direction == Direction::Forward => return false,
+        Some(Ending::Done) => {
+            state.ending = None;
+            state.was_done = true;
+        }
+        None => {}
+    }
+    state.direction = direction.clone();
+    true
+}
+
 /// Applies a run-level event. Step events are legal only while the run is neither parked nor ended.
 ///
 /// # Errors
@@ -69,16 +84,11 @@ pub fn run(state: &mut RunState, event: &Event) -> Result<(), IllegalEvent> {
             }
             state.epoch = *epoch;
         }
-        Event::DirectionSet { direction, .. } => match state.ending {
-            Some(Ending::RolledBack | Ending::Abandoned) => return refused(state),
-            Some(Ending::Done) if *direction == Direction::Forward => return refused(state),
-            Some(Ending::Done) => {
-                state.ending = None;
-                state.was_done = true;
-                state.direction = direction.clone();
+        Event::DirectionSet { direction, .. } => {
+            if !turn(state, direction) {
+                return refused(state);
             }
-            None => state.direction = direction.clone(),
-        },
+        }
         Event::RunParked { reason, at } => {
             if state.ending.is_some() {
                 return refused(state);
@@ -253,11 +263,27 @@ fn advance(state: &mut StepState, event: &Event) {
             fail(state, error.residue, *at);
             state.phase = Phase::Failed { error: error.clone(), retry_at: *retry_at };
         }
+        Event::StepSkipped { reason, .. } => state.phase = Phase::Skipped { reason: reason.clone() },
+        Event::UndoIntended { .. }
+        | Event::UndoWaiting { .. }
+        | Event::UndoFailed { .. }
+        | Event::StepUndone { .. }
+        | Event::StepKept { .. } => advance_backward(state, event),
+        Event::RunStarted { .. }
+        | Event::OwnerChanged { .. }
+        | Event::DirectionSet { .. }
+        | Event::RunParked { .. }
+        | Event::RunResumed { .. }
+        | Event::RunFinished { .. } => {}
+    }
+}
+
+fn advance_backward(state: &mut StepState, event: &Event) {
+    match event {
         Event::UndoFailed { error, retry_at, at, .. } => {
             fail(state, error.residue, *at);
             state.phase = Phase::UndoFailed { error: error.clone(), retry_at: *retry_at };
         }
-        Event::StepSkipped { reason, .. } => state.phase = Phase::Skipped { reason: reason.clone() },
         Event::UndoIntended { attempt, at, .. } => {
             if state.undo_attempt == 0 {
                 state.failing_since = None;
@@ -276,7 +302,16 @@ fn advance(state: &mut StepState, event: &Event) {
             state.phase = Phase::Undone { evidence: evidence.clone() };
         }
         Event::StepKept { reason, .. } => state.phase = Phase::Kept { reason: reason.clone() },
-        Event::RunStarted { .. }
+        Event::StepRecorded { .. }
+        | Event::StepIntended { .. }
+        | Event::StepNoted { .. }
+        | Event::StepFound { .. }
+        | Event::StepWaiting { .. }
+        | Event::StepApplied { .. }
+        | Event::StepVerified { .. }
+        | Event::StepFailed { .. }
+        | Event::StepSkipped { .. }
+        | Event::RunStarted { .. }
         | Event::OwnerChanged { .. }
         | Event::DirectionSet { .. }
         | Event::RunParked { .. }

@@ -2,6 +2,8 @@
 //!
 //! Every case that fails names the seed of its plan and the point of the crash, and can be replayed by them.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
+
 use platflow_engine::drive::DriveOutcome;
 use platflow_engine::event::Ending;
 use platflow_engine::failure::ErrorClass;
