@@ -106,13 +106,14 @@ fn finished(pod: &Value) -> bool {
 }
 
 /// Room on a node for a pod; the CPU left, to prefer the emptier one.
-fn room(look: &Look<'_>, node: &Value, need: Need) -> Option<i128> {
+fn room(look: &Look<'_>, node: &Value, pod: &Value, need: Need) -> Option<i128> {
     let free = |name: &str| {
         Quantity::parse(text(node, &format!("/status/allocatable/{name}"))).map_or(0, |quantity| quantity.milli)
     };
     let (mut cpu, mut memory, mut count) = (free("cpu"), free("memory"), free("pods") / 1_000);
     for (_, other) in all(look.cluster, "", "pods", None) {
-        if home(look, &other) == object::name(node) && !finished(&other) {
+        let itself = object::name(&other) == object::name(pod) && object::namespace(&other) == object::namespace(pod);
+        if !itself && home(look, &other) == object::name(node) && !finished(&other) {
             let taken = self::need(&other);
             cpu -= taken.cpu;
             memory -= taken.memory;
@@ -138,7 +139,7 @@ pub(crate) fn look(look: &mut Look<'_>, key: &Key, pod: &Arc<Value>) {
             "node(s) had volume node affinity conflict"
         } else if !required_spread(look, pod, node, &key.namespace) {
             "node(s) didn't match pod anti-affinity rules"
-        } else if let Some(left) = room(look, node, need) {
+        } else if let Some(left) = room(look, node, pod, need) {
             if best.as_ref().is_none_or(|(most, _)| left > *most) {
                 best = Some((left, object::name(node).to_owned()));
             }
