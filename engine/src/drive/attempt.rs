@@ -160,7 +160,8 @@ impl Attempt {
             return Some(self.unconfirmed(outputs));
         }
         // A call was accepted; what it makes may take a moment to be seen.
-        let visible = after(self.accepted_at?, CONFIRMATION.max(self.settle));
+        // Kinds without a settle window make calls that may be repeated: tokens, unique names, state-setting.
+        let visible = after(self.accepted_at?, self.settle);
         (now < visible).then(|| self.wait("accepted, not visible yet".to_owned(), Duration::from_secs(5), CONFIRMATION))
     }
 

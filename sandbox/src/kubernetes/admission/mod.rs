@@ -163,11 +163,11 @@ pub(crate) fn check(
     if resource.is("", "pods") {
         quota::check_limits(call.cluster, resource, &key.namespace, new)?;
     }
-    if call.dry_run()? || key.namespace.is_empty() {
-        Ok(())
-    } else {
-        quota::check(call.cluster, resource, &key.namespace, new)
+    if key.namespace.is_empty() {
+        return Ok(());
     }
+    let dry_run = call.dry_run()?;
+    quota::check(call.cluster, resource, &key.namespace, new, dry_run)
 }
 
 fn security(
@@ -223,7 +223,7 @@ pub(crate) fn pod_by_controller(look: &mut Look<'_>, mut pod: Value) -> Result<(
         }
     }
     quota::check_limits(look.cluster, &resource, &namespace, &pod).map_err(refused)?;
-    quota::check(look.cluster, &resource, &namespace, &pod).map_err(refused)?;
+    quota::check(look.cluster, &resource, &namespace, &pod, false).map_err(refused)?;
     look.cluster.make("pods", "", pod, look.now);
     Ok(())
 }

@@ -66,8 +66,14 @@ pub(crate) fn usage(cluster: &Cluster, namespace: &str, hard: &Value) -> Value {
     Value::Object(used)
 }
 
-/// Refuses a new object that goes beyond a quota.
-pub(crate) fn check(cluster: &mut Cluster, resource: &Resource, namespace: &str, new: &Value) -> Result<(), Refusal> {
+/// Refuses a new object that goes beyond a quota; a dry run is refused alike but takes nothing of it.
+pub(crate) fn check(
+    cluster: &mut Cluster,
+    resource: &Resource,
+    namespace: &str,
+    new: &Value,
+    dry_run: bool,
+) -> Result<(), Refusal> {
     let quotas: Vec<(Key, Value)> = cluster
         .store
         .list("", "resourcequotas", Some(namespace))
@@ -136,7 +142,7 @@ pub(crate) fn check(cluster: &mut Cluster, resource: &Resource, namespace: &str,
                 ),
             ));
         }
-        if after != used {
+        if after != used && !dry_run {
             cluster.change(&key, |quota| object::set(quota, &["status"], json!({"hard": hard, "used": after})));
         }
     }
