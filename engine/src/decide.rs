@@ -278,14 +278,24 @@ impl Decider {
             if self.class(at) != Class::Idle || self.left.get(at as usize).copied().unwrap_or(0) > 0 {
                 continue;
             }
-            if self.along.get(at as usize).copied().flatten().is_none() {
+            let Some(with) = self.along.get(at as usize).copied().flatten() else {
                 self.queue(run, at);
-            } else if let Some(flag) = self.released.get_mut(at as usize)
+                continue;
+            };
+            if let Some(flag) = self.released.get_mut(at as usize)
                 && !std::mem::replace(flag, true)
             {
-                open.extend(self.decrement(run.graph.undo_releases(at)));
+                let (early, _) = Self::released_early(run, at, with);
+                open.extend(self.decrement(&early));
             }
         }
+    }
+
+    /// What a step that goes along with another stands in the way of: what must be undone before that other one is cannot
+    /// wait for the end, everything else can.
+    fn released_early(run: &Run, index: StepIndex, with: StepIndex) -> (Vec<StepIndex>, Vec<StepIndex>) {
+        let releases = run.graph.undo_releases(index).iter().copied();
+        releases.partition(|other| *other == with || run.graph.undone_earlier(*other, with))
     }
 
     fn decrement(&mut self, targets: &[StepIndex]) -> Vec<StepIndex> {
@@ -337,10 +347,13 @@ impl Decider {
             }
         }
         let already = self.released.get_mut(index as usize).is_some_and(|flag| std::mem::replace(flag, true));
-        if !already {
-            for next in self.decrement(run.graph.undo_releases(index)) {
-                self.release_or_queue(run, next);
-            }
+        let releases = match self.along.get(index as usize).copied().flatten() {
+            Some(with) if already => Self::released_early(run, index, with).1,
+            _ if already => Vec::new(),
+            _ => run.graph.undo_releases(index).to_vec(),
+        };
+        for next in self.decrement(&releases) {
+            self.release_or_queue(run, next);
         }
     }
 

@@ -250,6 +250,26 @@ impl Graph {
         self.undo_before.row(index)
     }
 
+    /// True when `first` must be undone before `other` is.
+    #[must_use]
+    pub fn undone_earlier(&self, first: StepIndex, other: StepIndex) -> bool {
+        let mut seen = vec![false; self.steps.len()];
+        let mut open = vec![first];
+        while let Some(at) = open.pop() {
+            for next in self.undo_releases(at) {
+                if *next == other {
+                    return true;
+                }
+                if let Some(flag) = seen.get_mut(*next as usize)
+                    && !std::mem::replace(flag, true)
+                {
+                    open.push(*next);
+                }
+            }
+        }
+        false
+    }
+
     /// Steps that are gone when this one is.
     #[must_use]
     pub fn taken_along(&self, index: StepIndex) -> &[StepIndex] {

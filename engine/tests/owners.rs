@@ -109,7 +109,7 @@ fn cancellation_parks_and_resumes() {
         let (picture, calls) = world_of(&plan).await;
         for at in 0..calls {
             let trial = Arc::new(trial());
-            trial.watch(&plan);
+            trial.watch(&plan).unwrap();
             let cancel = CancellationToken::new();
             let new = platflow_engine::drive::StartRun {
                 id: id(),

@@ -195,6 +195,7 @@ impl Attempt {
             Err(error) => return failed(error),
         };
         self.known.outputs = Some(outputs.clone());
+        self.known.notes.extend(self.guard.noted(&self.planned.name));
         match self.kind.observe(self.spec(), &self.known, &self.context).await {
             Ok(Observation::Present { outputs, ownership: Ownership::Ours, differences }) if differences.is_empty() => {
                 Outcome::Verified { outputs, effect: self.effect() }

@@ -22,7 +22,7 @@ use crate::step::Known;
 use jiff::Timestamp;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -88,7 +88,12 @@ pub(super) async fn drive(
     let generations = engine.journal.generations(&uid).await?.into_iter().collect();
     let record = record.into_iter().filter(|row| row.run != run.id).map(|row| (row.step.clone(), row)).collect();
     let (sender, reports) = mpsc::unbounded_channel();
-    let guard = Arc::new(Guard { reports: sender, journal: Arc::clone(&engine.journal), lease: lease.clone() });
+    let guard = Arc::new(Guard {
+        reports: sender,
+        journal: Arc::clone(&engine.journal),
+        lease: lease.clone(),
+        noted: Mutex::default(),
+    });
     let uncertain_since = run
         .graph
         .indices()

@@ -75,7 +75,17 @@ pub fn subject(seed: u64, most: u32) -> Result<Subject, InvalidName> {
             3 => Habit::Token,
             _ => Habit::Secret,
         };
-        let made = step(&format!("group.step-{number}"), habit, json!({ "size": number, "zone": "a" }), &needs)?;
+        let mut made = step(&format!("group.step-{number}"), habit, json!({ "size": number, "zone": "a" }), &needs)?;
+        if let Some(with) = needs.first().filter(|_| random.random_bool(0.2)) {
+            made.undo = UndoPlan::With { step: with.clone() };
+        }
+        // Something earlier that must not go before this does, though this does not need it.
+        if random.random_bool(0.2) && number > 0 {
+            let other = random.random_range(0..steps.len());
+            if let Some(other) = steps.get_mut(other).filter(|other| !needs.contains(&other.name)) {
+                other.undo_after.push(made.name.clone());
+            }
+        }
         let built = needs.iter().all(|need| earlier.iter().any(|step| step.name == *need));
         if with_earlier && built && random.random_bool(0.6) {
             let mut before = made.clone();

@@ -258,7 +258,11 @@ impl Step for ModelStep {
         }
         // Again, as an engine must that does not know of the first time: it looks first.
         let known = match &progress {
-            Progress::Done { outputs } => Known { outputs: Some(outputs.clone()), ..known.clone() },
+            Progress::Done { outputs } => {
+                let mut notes = known.notes.clone();
+                notes.extend(outputs.get("id").map(|id| ("id".to_owned(), id.clone())));
+                Known { outputs: Some(outputs.clone()), notes, ..known.clone() }
+            }
             Progress::Waiting { .. } => known.clone(),
         };
         match self.observe(spec, &known, context).await? {

@@ -95,7 +95,7 @@ impl Subject {
             trial.world.remove_behind_the_back(step);
         }
         trial.world.forget_counts();
-        trial.watch(&self.plan);
+        trial.watch(&self.plan)?;
         Ok(trial)
     }
 

@@ -3,7 +3,8 @@
 use crate::clock::Clock;
 use crate::drive::{DriveError, DriveOutcome, Engine, Settings, StartRun, Unobserved};
 use crate::event::{Direction, Event};
-use crate::fold::Run;
+use crate::fold::{FoldError, Run};
+use crate::graph::Graph;
 use crate::journal::{Journal, JournalError, Lease, Owner};
 use crate::memory::{Died, MemoryJournal};
 use crate::model::clock::SimulatedClock;
@@ -11,6 +12,7 @@ use crate::model::kinds::{self, Habit};
 use crate::model::world::World;
 use crate::name::{EnvironmentUid, InvalidName, KindName, RunId, StepName};
 use crate::plan::{OnFailure, Plan};
+use crate::step::UndoPlan;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -112,20 +114,37 @@ impl Trial {
     }
 
     /// Has the world watch the order of a plan and the intents of its run.
-    pub fn watch(&self, plan: &Plan) {
+    ///
+    /// # Errors
+    /// A plan that is no graph.
+    pub fn watch(&self, plan: &Plan) -> Result<(), TrialError> {
+        let graph = Graph::new(plan).map_err(|error| DriveError::from(FoldError::from(error)))?;
         let needs = plan.steps.iter().map(|step| (step.name.clone(), step.needs.clone())).collect();
         let mut before: BTreeMap<StepName, Vec<StepName>> = BTreeMap::new();
+        let mut along: BTreeMap<StepName, Vec<StepName>> = BTreeMap::new();
         for step in &plan.steps {
             before.entry(step.name.clone()).or_default().extend(step.undo_after.iter().cloned());
-            for need in &step.needs {
+            let with = match &step.undo {
+                UndoPlan::With { step: with } => Some(with),
+                UndoPlan::Own | UndoPlan::Impossible | UndoPlan::Keep => None,
+            };
+            let earlier = |need: &StepName| match (with.and_then(|with| graph.find(with)), graph.find(need)) {
+                (Some(with), Some(need)) => need == with || graph.undone_earlier(need, with),
+                _ => false,
+            };
+            for need in step.needs.iter().filter(|need| !earlier(need)) {
                 before.entry(need.clone()).or_default().push(step.name.clone());
+            }
+            if let Some(with) = with {
+                along.entry(with.clone()).or_default().push(step.name.clone());
             }
         }
         let journal = Arc::clone(&self.journal);
         let witness = move |context: &crate::context::Context| {
             journal.story(&context.run).is_ok_and(|story| intended(&story, &context.step))
         };
-        self.world.watch(needs, before, Arc::new(witness));
+        self.world.watch(needs, before, along, Arc::new(witness));
+        Ok(())
     }
 
     /// Drives what a lease was granted for, until the run or the process ends.
@@ -154,7 +173,7 @@ impl Trial {
     /// # Errors
     /// See [`Trial::drive`].
     pub async fn run(&self, id: &RunId, plan: &Plan, on_failure: OnFailure) -> Result<End, TrialError> {
-        self.watch(plan);
+        self.watch(plan)?;
         self.begin(id, plan, on_failure, None).await
     }
 
@@ -165,7 +184,7 @@ impl Trial {
     pub async fn destroy(&self, id: &RunId, like: &Plan) -> Result<End, TrialError> {
         let record = self.journal.record(&self.uid).await?;
         let plan = crate::destroy::plan(like.workflow.clone(), like.environment.clone(), &record, &self.engine.catalog);
-        self.watch(&plan);
+        self.watch(&plan)?;
         let direction = Direction::Backward { cause: "operator".to_owned(), confirmed: true, keep: Vec::new() };
         self.begin(id, &plan, OnFailure::Park, Some((record, direction))).await
     }

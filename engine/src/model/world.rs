@@ -77,6 +77,7 @@ struct Inner {
     faults: Vec<Fault>,
     needs: BTreeMap<StepName, Vec<StepName>>,
     before: BTreeMap<StepName, Vec<StepName>>,
+    along: BTreeMap<StepName, Vec<StepName>>,
     witness: Option<Witness>,
     violations: Vec<String>,
 }
@@ -107,16 +108,19 @@ impl World {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What must exist before an object of a step is made, and what must be gone before it is deleted.
+    /// What must exist before an object of a step is made, what must be gone before it is deleted, and what its end takes
+    /// along.
     pub fn watch(
         &self,
         needs: BTreeMap<StepName, Vec<StepName>>,
         before: BTreeMap<StepName, Vec<StepName>>,
+        along: BTreeMap<StepName, Vec<StepName>>,
         witness: Witness,
     ) {
         let mut inner = self.inner();
         inner.needs = needs;
         inner.before = before;
+        inner.along = along;
         inner.witness = Some(witness);
     }
 
@@ -376,6 +380,13 @@ impl Effects<'_> {
         if !standing.is_empty() {
             let violation = format!("{step} was deleted under {standing:?}");
             self.inner.violations.push(violation);
+        }
+        for other in self.inner.along.get(&step).cloned().unwrap_or_default() {
+            let taken: Vec<u64> =
+                self.inner.objects.iter().filter(|(_, object)| object.step == other).map(|(id, _)| *id).collect();
+            for id in taken {
+                self.delete(id, Duration::ZERO);
+            }
         }
         if delay.is_zero() {
             self.inner.objects.remove(&id);

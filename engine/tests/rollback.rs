@@ -1,0 +1,138 @@
+//! What a rollback leaves: declared keeps with what they depend on, what cannot be undone, and the exit codes of it all.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
+
+use platflow_engine::drive::DriveOutcome;
+use platflow_engine::event::{Ending, ParkReason};
+use platflow_engine::failure::{ErrorClass, Residue};
+use platflow_engine::graph::{Graph, GraphError};
+use platflow_engine::model::generate::{self, step};
+use platflow_engine::model::kinds::Habit;
+use platflow_engine::model::sweep::backward;
+use platflow_engine::model::trial::{End, Trial};
+use platflow_engine::model::world::Fault;
+use platflow_engine::name::{RunId, StepName};
+use platflow_engine::plan::{OnFailure, Plan};
+use platflow_engine::status;
+use platflow_engine::step::UndoPlan;
+use serde_json::json;
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+}
+
+fn id() -> RunId {
+    RunId::new("run").unwrap()
+}
+
+fn name(text: &str) -> StepName {
+    StepName::new(text).unwrap()
+}
+
+/// base <- middle <- top, and beside on its own.
+fn plan(middle: UndoPlan) -> Plan {
+    let mut second = step("middle", Habit::Plain, json!({}), &[name("base")]).unwrap();
+    second.undo = middle;
+    generate::plan(vec![
+        step("base", Habit::Token, json!({}), &[]).unwrap(),
+        second,
+        step("top", Habit::Slow, json!({}), &[name("middle")]).unwrap(),
+        step("beside", Habit::Anonymous, json!({}), &[]).unwrap(),
+    ])
+    .unwrap()
+}
+
+fn trial() -> Trial {
+    Trial::new(&generate::habits().unwrap(), false).unwrap()
+}
+
+/// Proves that a kept step stays with all it depends on, the rest goes, and the rollback counts as complete.
+#[test]
+fn a_kept_step_keeps_what_it_stands_on() {
+    block_on(async {
+        let trial = trial();
+        trial.run(&id(), &plan(UndoPlan::Keep), OnFailure::Park).await.unwrap();
+        let end = trial.resume(&id(), Some(backward())).await.unwrap();
+        assert_eq!(end, End::Outcome(DriveOutcome::Finished(Ending::RolledBack)));
+        assert_eq!(trial.world.populated(), vec![name("base"), name("middle")]);
+        let run = trial.load(&id()).await.unwrap();
+        assert_eq!(status::exit_code(&run), status::DONE);
+        assert_eq!(status::summary(&run).kept, vec![name("base"), name("middle")]);
+    });
+}
+
+/// Proves that a step that cannot be undone stops the rollback before it began (6), naming the step.
+#[test]
+fn what_cannot_be_undone_stops_a_rollback() {
+    block_on(async {
+        let trial = trial();
+        trial.run(&id(), &plan(UndoPlan::Impossible), OnFailure::Park).await.unwrap();
+        let before = trial.world.picture();
+        let end = trial.resume(&id(), Some(backward())).await.unwrap();
+        let End::Outcome(DriveOutcome::Parked(ParkReason::NeedsHuman { steps, .. })) = end else { panic!("{end:?}") };
+        assert_eq!(steps, vec![name("middle")]);
+        assert_eq!(trial.world.picture(), before);
+        assert_eq!(status::exit_code(&trial.load(&id()).await.unwrap()), status::STUCK);
+    });
+}
+
+/// Proves that a step declared to go with another is gone with it, without an undo call of its own.
+#[test]
+fn what_goes_along_is_gone_with_it() {
+    block_on(async {
+        let trial = trial();
+        trial.run(&id(), &plan(UndoPlan::With { step: name("base") }), OnFailure::Park).await.unwrap();
+        let calls = trial.world.calls();
+        let end = trial.resume(&id(), Some(backward())).await.unwrap();
+        assert_eq!(end, End::Outcome(DriveOutcome::Finished(Ending::RolledBack)));
+        assert_eq!(trial.world.picture(), Vec::<String>::new());
+        assert_eq!(trial.world.calls() - calls, 3, "top, beside and base are deleted; middle goes with base");
+        assert_eq!(trial.world.violations(), Vec::<String>::new());
+    });
+}
+
+/// Proves the exit codes of a step that fails for good: parked is 5 and leaves the rest in place, rolled back is 4 and
+/// leaves nothing.
+#[test]
+fn a_lasting_failure_parks_or_rolls_back() {
+    block_on(async {
+        for (policy, code, left) in
+            [(OnFailure::Park, status::RESUMABLE, 3), (OnFailure::Rollback, status::ROLLED_BACK, 0)]
+        {
+            let trial = trial();
+            trial.world.fail(Fault {
+                step: name("top"),
+                call: Some("create"),
+                class: ErrorClass::Permanent,
+                residue: Residue::None,
+                landed: false,
+                times: u32::MAX,
+            });
+            trial.run(&id(), &plan(UndoPlan::Own), policy).await.unwrap();
+            let run = trial.load(&id()).await.unwrap();
+            assert_eq!(status::exit_code(&run), code, "{policy:?}");
+            assert_eq!(trial.world.populated().len(), left, "{policy:?}");
+        }
+    });
+}
+
+/// Proves that a cycle is refused with its path, and an unknown need with both names.
+#[test]
+fn what_is_no_graph_is_refused() {
+    let mut circle = plan(UndoPlan::Own);
+    for step in &mut circle.steps {
+        if step.name == name("base") {
+            step.needs = vec![name("top")];
+        }
+    }
+    let Err(GraphError::Cycle { path }) = Graph::new(&circle) else { panic!("a cycle is no graph") };
+    assert_eq!(path.first(), path.last());
+    assert_eq!(path.len(), 4);
+    let mut unknown = plan(UndoPlan::Own);
+    for step in &mut unknown.steps {
+        if step.name == name("base") {
+            step.needs = vec![name("nothing")];
+        }
+    }
+    assert!(matches!(Graph::new(&unknown), Err(GraphError::Unknown { missing, .. }) if missing == name("nothing")));
+}
