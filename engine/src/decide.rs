@@ -54,6 +54,7 @@ pub struct Decider {
     along: Vec<Option<StepIndex>>,
     ready: BinaryHeap<(Duration, Reverse<StepIndex>)>,
     instant: Vec<Action>,
+    held_back: Vec<Option<Action>>,
     settled: usize,
     busy: usize,
     stuck: BTreeSet<StepIndex>,
@@ -74,6 +75,7 @@ impl Decider {
             along: vec![None; count],
             ready: BinaryHeap::new(),
             instant: Vec::new(),
+            held_back: vec![None; count],
             settled: 0,
             busy: 0,
             stuck: BTreeSet::new(),
@@ -196,8 +198,7 @@ impl Decider {
                 continue;
             }
             if !state.touched() {
-                self.instant.push(Action::Nothing(index));
-                self.set(index, Class::Busy);
+                self.hold_back(index, Action::Nothing(index));
                 continue;
             }
             if state.undo_meaning() == UndoMeaning::Keep
@@ -207,8 +208,7 @@ impl Decider {
                 *slot = Some("it was there before this run and was not changed".to_owned());
             }
             if let Some(reason) = kept.get(index as usize).cloned().flatten() {
-                self.instant.push(Action::Keep(index, reason));
-                self.set(index, Class::Busy);
+                self.hold_back(index, Action::Keep(index, reason));
                 continue;
             }
             if state.undo_meaning() == UndoMeaning::Remove {
@@ -235,7 +235,9 @@ impl Decider {
             let Some(UndoPlan::With { step }) = run.graph.step(index).map(|step| &step.undo) else { continue };
             let Some(target) = run.graph.find(step) else { continue };
             let own = run.at(index).is_some_and(|state| state.undo_meaning() == UndoMeaning::Remove);
+            let stays = self.held_back.get(target as usize).is_some_and(Option::is_some);
             let goes = self.class(target) == Class::Idle
+                && !stays
                 && run.at(target).is_some_and(|state| state.undo_meaning() == UndoMeaning::Remove);
             if own
                 && goes
@@ -265,9 +267,17 @@ impl Decider {
     }
 
     fn count_backward(&mut self, run: &Run, index: StepIndex) {
-        let open = run.graph.undone_before(index).iter().filter(|other| self.class(**other) != Class::Settled).count();
+        // What has nothing to undo still hands the order on: what it needs is undone after what needs it.
+        let open = run.graph.undone_before(index).len();
         if let Some(slot) = self.left.get_mut(index as usize) {
             *slot = u32::try_from(open).unwrap_or(u32::MAX);
+        }
+    }
+
+    /// Says it only when everything that is to be undone before it is settled.
+    fn hold_back(&mut self, index: StepIndex, action: Action) {
+        if let Some(slot) = self.held_back.get_mut(index as usize) {
+            *slot = Some(action);
         }
     }
 
@@ -275,7 +285,23 @@ impl Decider {
     fn release_or_queue(&mut self, run: &Run, index: StepIndex) {
         let mut open = vec![index];
         while let Some(at) = open.pop() {
-            if self.class(at) != Class::Idle || self.left.get(at as usize).copied().unwrap_or(0) > 0 {
+            if self.left.get(at as usize).copied().unwrap_or(0) > 0 {
+                continue;
+            }
+            if self.class(at) == Class::Settled {
+                if let Some(flag) = self.released.get_mut(at as usize)
+                    && !std::mem::replace(flag, true)
+                {
+                    open.extend(self.decrement(run.graph.undo_releases(at)));
+                }
+                continue;
+            }
+            if self.class(at) != Class::Idle {
+                continue;
+            }
+            if let Some(action) = self.held_back.get_mut(at as usize).and_then(Option::take) {
+                self.instant.push(action);
+                self.set(at, Class::Busy);
                 continue;
             }
             let Some(with) = self.along.get(at as usize).copied().flatten() else {
@@ -345,6 +371,10 @@ impl Decider {
                     self.set(*other, Class::Busy);
                 }
             }
+        }
+        if self.left.get(index as usize).copied().unwrap_or(0) > 0 {
+            // Gone along with another before its own way was free: released when it is.
+            return;
         }
         let already = self.released.get_mut(index as usize).is_some_and(|flag| std::mem::replace(flag, true));
         let releases = match self.along.get(index as usize).copied().flatten() {
