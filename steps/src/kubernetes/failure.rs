@@ -249,153 +249,162 @@ mod tests {
         .unwrap()
     }
 
+    type Case = (u16, &'static str, &'static str, &'static str, Meaning, ErrorClass);
+
+    /// Code, reason, message, reason of the cause; meaning and class.
+    const CASES: &[Case] = &[
+        (
+            403,
+            "Forbidden",
+            "configmaps \"new\" is forbidden: unable to create new content in namespace n because it is being terminated",
+            "NamespaceTerminating",
+            Meaning::NamespaceTerminating,
+            ErrorClass::Conflict,
+        ),
+        (
+            403,
+            "Forbidden",
+            "pods \"early\" is forbidden: error looking up service account n/default: serviceaccount \"default\" not found",
+            "",
+            Meaning::ServiceAccountMissing,
+            ErrorClass::Propagation,
+        ),
+        (
+            403,
+            "Forbidden",
+            "pods \"b\" is forbidden: exceeded quota: q, requested: pods=1, used: pods=2, limited: pods=2",
+            "",
+            Meaning::Quota,
+            ErrorClass::Quota,
+        ),
+        (
+            403,
+            "Forbidden",
+            "pods \"b\" is forbidden: failed quota: q: must specify requests.cpu for: main",
+            "",
+            Meaning::Quota,
+            ErrorClass::Quota,
+        ),
+        (
+            403,
+            "Forbidden",
+            "pods \"c\" is forbidden: minimum cpu usage per Container is 50m, but request is 10m",
+            "",
+            Meaning::LimitRange,
+            ErrorClass::Permanent,
+        ),
+        (
+            403,
+            "Forbidden",
+            "pods \"p\" is forbidden: violates PodSecurity \"restricted:latest\": privileged",
+            "",
+            Meaning::PodSecurity,
+            ErrorClass::Permanent,
+        ),
+        (
+            403,
+            "Forbidden",
+            "secrets is forbidden: User \"x\" cannot list resource \"secrets\"",
+            "",
+            Meaning::Forbidden,
+            ErrorClass::Permission,
+        ),
+        (401, "Unauthorized", "Unauthorized", "", Meaning::Unauthorized, ErrorClass::Permission),
+        (404, "NotFound", "configmaps \"c\" not found", "", Meaning::NotFound, ErrorClass::Permanent),
+        (
+            404,
+            "NotFound",
+            "the server could not find the requested resource",
+            "",
+            Meaning::NotServed,
+            ErrorClass::Propagation,
+        ),
+        (404, PLAIN_TEXT, "404 page not found", "", Meaning::NotServed, ErrorClass::Propagation),
+        (409, "AlreadyExists", "configmaps \"c\" already exists", "", Meaning::AlreadyExists, ErrorClass::Conflict),
+        (
+            409,
+            "AlreadyExists",
+            "object is being deleted: configmaps \"c\" already exists",
+            "",
+            Meaning::BeingDeleted,
+            ErrorClass::Conflict,
+        ),
+        (
+            409,
+            "Conflict",
+            "Apply failed with 1 conflict: conflict with \"alpha\": .data.a",
+            "FieldManagerConflict",
+            Meaning::FieldConflict,
+            ErrorClass::NeedsHuman,
+        ),
+        (
+            409,
+            "Conflict",
+            "Operation cannot be fulfilled on Pod \"c\": the UID in the precondition (0) does not match",
+            "",
+            Meaning::OtherObject,
+            ErrorClass::NeedsHuman,
+        ),
+        (
+            409,
+            "Conflict",
+            "Operation cannot be fulfilled on deployments.apps \"d\": the object has been modified",
+            "",
+            Meaning::StaleVersion,
+            ErrorClass::Conflict,
+        ),
+        (
+            422,
+            "Invalid",
+            "Job.batch \"good\" is invalid: spec.template: field is immutable",
+            "FieldValueInvalid",
+            Meaning::Invalid,
+            ErrorClass::Permanent,
+        ),
+        (429, "TooManyRequests", "Cannot evict pod", "DisruptionBudget", Meaning::Throttled, ErrorClass::Throttled),
+        (
+            500,
+            "",
+            "failed to create typed patch object (/g; /v1, Kind=ConfigMap): .daat: field not declared in schema",
+            "",
+            Meaning::Malformed,
+            ErrorClass::Permanent,
+        ),
+        (
+            500,
+            "InternalError",
+            "Internal error occurred: failed calling webhook \"check.example.com\": failed to call webhook",
+            "",
+            Meaning::Webhook,
+            ErrorClass::Transient,
+        ),
+        (
+            500,
+            "InternalError",
+            "Internal error occurred: etcdserver: request timed out",
+            "",
+            Meaning::Unavailable,
+            ErrorClass::Transient,
+        ),
+        (503, PLAIN_TEXT, "service unavailable", "", Meaning::Unavailable, ErrorClass::Transient),
+        (
+            504,
+            "Timeout",
+            "Timeout: Too large resource version",
+            "ResourceVersionTooLarge",
+            Meaning::Unavailable,
+            ErrorClass::Transient,
+        ),
+    ];
+
     /// Proves the meaning, class and residue of the answers that a real API server (1.36) gave, wordings included:
     /// the two 403s and two 409s that mean "wait", and the 500 without a reason that must never be retried.
     #[test]
     fn refusals_are_told_apart() {
-        use ErrorClass as C;
-        use Meaning as M;
-        let cases = [
-            (
-                403,
-                "Forbidden",
-                "configmaps \"new\" is forbidden: unable to create new content in namespace n because it is being terminated",
-                "NamespaceTerminating",
-                M::NamespaceTerminating,
-                C::Conflict,
-            ),
-            (
-                403,
-                "Forbidden",
-                "pods \"early\" is forbidden: error looking up service account n/default: serviceaccount \"default\" not found",
-                "",
-                M::ServiceAccountMissing,
-                C::Propagation,
-            ),
-            (
-                403,
-                "Forbidden",
-                "pods \"b\" is forbidden: exceeded quota: q, requested: pods=1, used: pods=2, limited: pods=2",
-                "",
-                M::Quota,
-                C::Quota,
-            ),
-            (
-                403,
-                "Forbidden",
-                "pods \"b\" is forbidden: failed quota: q: must specify requests.cpu for: main",
-                "",
-                M::Quota,
-                C::Quota,
-            ),
-            (
-                403,
-                "Forbidden",
-                "pods \"c\" is forbidden: minimum cpu usage per Container is 50m, but request is 10m",
-                "",
-                M::LimitRange,
-                C::Permanent,
-            ),
-            (
-                403,
-                "Forbidden",
-                "pods \"p\" is forbidden: violates PodSecurity \"restricted:latest\": privileged",
-                "",
-                M::PodSecurity,
-                C::Permanent,
-            ),
-            (
-                403,
-                "Forbidden",
-                "secrets is forbidden: User \"x\" cannot list resource \"secrets\"",
-                "",
-                M::Forbidden,
-                C::Permission,
-            ),
-            (401, "Unauthorized", "Unauthorized", "", M::Unauthorized, C::Permission),
-            (404, "NotFound", "configmaps \"c\" not found", "", M::NotFound, C::Permanent),
-            (404, "NotFound", "the server could not find the requested resource", "", M::NotServed, C::Propagation),
-            (404, PLAIN_TEXT, "404 page not found", "", M::NotServed, C::Propagation),
-            (409, "AlreadyExists", "configmaps \"c\" already exists", "", M::AlreadyExists, C::Conflict),
-            (
-                409,
-                "AlreadyExists",
-                "object is being deleted: configmaps \"c\" already exists",
-                "",
-                M::BeingDeleted,
-                C::Conflict,
-            ),
-            (
-                409,
-                "Conflict",
-                "Apply failed with 1 conflict: conflict with \"alpha\": .data.a",
-                "FieldManagerConflict",
-                M::FieldConflict,
-                C::NeedsHuman,
-            ),
-            (
-                409,
-                "Conflict",
-                "Operation cannot be fulfilled on Pod \"c\": the UID in the precondition (0) does not match",
-                "",
-                M::OtherObject,
-                C::NeedsHuman,
-            ),
-            (
-                409,
-                "Conflict",
-                "Operation cannot be fulfilled on deployments.apps \"d\": the object has been modified",
-                "",
-                M::StaleVersion,
-                C::Conflict,
-            ),
-            (
-                422,
-                "Invalid",
-                "Job.batch \"good\" is invalid: spec.template: field is immutable",
-                "FieldValueInvalid",
-                M::Invalid,
-                C::Permanent,
-            ),
-            (429, "TooManyRequests", "Cannot evict pod", "DisruptionBudget", M::Throttled, C::Throttled),
-            (
-                500,
-                "",
-                "failed to create typed patch object (/g; /v1, Kind=ConfigMap): .daat: field not declared in schema",
-                "",
-                M::Malformed,
-                C::Permanent,
-            ),
-            (
-                500,
-                "InternalError",
-                "Internal error occurred: failed calling webhook \"check.example.com\": failed to call webhook",
-                "",
-                M::Webhook,
-                C::Transient,
-            ),
-            (
-                500,
-                "InternalError",
-                "Internal error occurred: etcdserver: request timed out",
-                "",
-                M::Unavailable,
-                C::Transient,
-            ),
-            (503, PLAIN_TEXT, "service unavailable", "", M::Unavailable, C::Transient),
-            (
-                504,
-                "Timeout",
-                "Timeout: Too large resource version",
-                "ResourceVersionTooLarge",
-                M::Unavailable,
-                C::Transient,
-            ),
-        ];
-        for (code, reason, message, cause, meaning, class) in cases {
+        for &(code, reason, message, cause, meaning, class) in CASES {
             let failure = Failure::of_status("x", &status(code, reason, message, cause));
             assert_eq!((failure.meaning, failure.error.class), (meaning, class), "{code} {message}");
-            let lost = meaning == M::Unavailable;
+            let lost = meaning == Meaning::Unavailable;
             assert_eq!(failure.error.residue == Residue::Unknown, lost, "{code} {message}");
             assert_eq!(failure.field.as_deref(), (!cause.is_empty()).then_some("a"));
         }
