@@ -1,6 +1,11 @@
 //! The kinds that live in a cluster, driven against the simulated API server over TLS with real tokens.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "the helpers of a test fail by panicking")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "the helpers of a test fail by panicking"
+)]
 
 mod bench;
 
