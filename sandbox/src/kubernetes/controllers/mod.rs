@@ -90,6 +90,8 @@ fn reconcile(look: &mut Look<'_>, key: &Key) {
         ("batch", "jobs") => stateful::job(look, key),
         ("argoproj.io", "applications") => operators::application(look, key),
         ("external-secrets.io", "clustersecretstores" | "secretstores") => operators::store(look, key),
+        // A webhook may be configured after its software came up, or before.
+        ("admissionregistration.k8s.io", "validatingwebhookconfigurations") => operators::webhooks(look),
         ("external-secrets.io", "externalsecrets") => operators::external_secret(look, key),
         _ => {}
     }

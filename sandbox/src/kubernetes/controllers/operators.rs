@@ -109,7 +109,7 @@ pub(crate) fn application(look: &mut Look<'_>, key: &Key) {
 }
 
 /// The cert-controller fills the CA bundles of External Secrets' own webhooks and CRD conversions.
-fn webhooks(look: &mut Look<'_>) {
+pub(crate) fn webhooks(look: &mut Look<'_>) {
     if ready(look, &["external-secrets-cert-controller"], None).is_none() {
         return;
     }
