@@ -7,38 +7,38 @@ use std::path::PathBuf;
 /// takes back what it made.
 #[derive(Debug, Parser)]
 #[command(name = "platflow", version, propagate_version = true, max_term_width = 110, disable_help_subcommand = true)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// Options of every command.
     #[command(flatten)]
-    pub global: Global,
+    pub(crate) global: Global,
     /// What to do.
     #[command(subcommand)]
-    pub command: Command,
+    pub(crate) command: Command,
 }
 
 /// Options of every command.
 #[derive(Debug, Clone, Args)]
-pub struct Global {
+pub(crate) struct Global {
     /// Directory of the state file (default: the XDG state directory, or PLATFLOW_STATE)
     #[arg(long, global = true, value_name = "DIR", help_heading = "Global options")]
-    pub state: Option<PathBuf>,
+    pub(crate) state: Option<PathBuf>,
     /// What stdout gets: text for people, one JSON object, or a JSON line per event
     #[arg(long, global = true, value_enum, value_name = "FORMAT", help_heading = "Global options")]
-    pub output: Option<OutputFormat>,
+    pub(crate) output: Option<OutputFormat>,
     /// Use the embedded sandbox instead of AWS; it is started when it is not running
     #[arg(long, global = true, help_heading = "Global options")]
-    pub sandbox: bool,
+    pub(crate) sandbox: bool,
     /// Simulated seconds per real second, when this command starts the sandbox
     #[arg(long, global = true, value_name = "FACTOR", help_heading = "Global options")]
-    pub speed: Option<f64>,
+    pub(crate) speed: Option<f64>,
     /// More detail on stderr (-v info, -vv debug)
     #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = "Global options")]
-    pub verbose: u8,
+    pub(crate) verbose: u8,
 }
 
 /// What stdout gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum OutputFormat {
+pub(crate) enum OutputFormat {
     /// For people.
     Text,
     /// One JSON object with `schema_version`.
@@ -49,7 +49,7 @@ pub enum OutputFormat {
 
 /// The verbs.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Run a runbook: build what is missing, change what differs, leave the rest
     Run(Run),
     /// Go on with a run that was interrupted, killed or parked
@@ -94,47 +94,47 @@ pub enum Command {
 
 /// Which runbook, with which parameters, against what.
 #[derive(Debug, Clone, Args)]
-pub struct WorkflowArguments {
+pub(crate) struct WorkflowArguments {
     /// Name of an embedded runbook, or path of a file
     #[arg(value_name = "WORKFLOW")]
-    pub workflow: String,
+    pub(crate) workflow: String,
     /// Set a parameter
     #[arg(long = "set", value_name = "NAME=VALUE")]
-    pub set: Vec<String>,
+    pub(crate) set: Vec<String>,
     /// Read parameters from a YAML file
     #[arg(long, value_name = "FILE")]
-    pub parameters: Option<PathBuf>,
+    pub(crate) parameters: Option<PathBuf>,
     /// Build this environment instead of the one that the runbook names
     #[arg(long, value_name = "NAME")]
-    pub environment: Option<String>,
+    pub(crate) environment: Option<String>,
     /// The AWS account that this must be (wanted by the first real run of an environment)
     #[arg(long, value_name = "ID")]
-    pub account: Option<String>,
+    pub(crate) account: Option<String>,
     /// The AWS region that this must be (wanted by the first real run of an environment)
     #[arg(long, value_name = "REGION")]
-    pub region: Option<String>,
+    pub(crate) region: Option<String>,
 }
 
 /// `run`.
 #[derive(Debug, Clone, Args)]
-pub struct Run {
+pub(crate) struct Run {
     /// Which runbook.
     #[command(flatten)]
-    pub workflow: WorkflowArguments,
+    pub(crate) workflow: WorkflowArguments,
     /// What happens when a step fails for good
     #[arg(long, value_enum, value_name = "WHAT")]
-    pub on_failure: Option<OnFailureArgument>,
+    pub(crate) on_failure: Option<OnFailureArgument>,
     /// Make the sandbox misbehave, e.g. 'eks:CreateNodegroup:data=error:ResourceLimitExceededException'
     #[arg(long, value_name = "RULE", requires = "sandbox")]
-    pub sandbox_fault: Vec<String>,
+    pub(crate) sandbox_fault: Vec<String>,
     /// How many steps may be under way at once
     #[arg(long, value_name = "COUNT")]
-    pub max_in_flight: Option<usize>,
+    pub(crate) max_in_flight: Option<usize>,
 }
 
 /// What happens when a step fails for good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum OnFailureArgument {
+pub(crate) enum OnFailureArgument {
     /// Stop and wait for the operator.
     Park,
     /// Undo what this run created.
@@ -143,104 +143,104 @@ pub enum OnFailureArgument {
 
 /// A run by id or unique prefix.
 #[derive(Debug, Clone, Args)]
-pub struct RunReference {
+pub(crate) struct RunReference {
     /// Run id, or any unique prefix of it
     #[arg(value_name = "RUN")]
-    pub run: String,
+    pub(crate) run: String,
 }
 
 /// `resume`.
 #[derive(Debug, Clone, Args)]
-pub struct Resume {
+pub(crate) struct Resume {
     /// Which run.
     #[command(flatten)]
-    pub run: RunReference,
+    pub(crate) run: RunReference,
     /// How many steps may be under way at once
     #[arg(long, value_name = "COUNT")]
-    pub max_in_flight: Option<usize>,
+    pub(crate) max_in_flight: Option<usize>,
 }
 
 /// `rollback`.
 #[derive(Debug, Clone, Args)]
-pub struct Rollback {
+pub(crate) struct Rollback {
     /// Which run.
     #[command(flatten)]
-    pub run: RunReference,
+    pub(crate) run: RunReference,
     /// Type the environment's name to agree that data which cannot be rebuilt is destroyed
     #[arg(long, value_name = "ENVIRONMENT")]
-    pub confirm: Option<String>,
+    pub(crate) confirm: Option<String>,
     /// Keep this step, and all that it depends on
     #[arg(long, value_name = "STEP")]
-    pub keep: Vec<String>,
+    pub(crate) keep: Vec<String>,
 }
 
 /// `destroy`.
 #[derive(Debug, Clone, Args)]
-pub struct Destroy {
+pub(crate) struct Destroy {
     /// Which environment
     #[arg(value_name = "ENVIRONMENT")]
-    pub environment: String,
+    pub(crate) environment: String,
     /// Type the environment's name again
     #[arg(long, value_name = "ENVIRONMENT")]
-    pub confirm: Option<String>,
+    pub(crate) confirm: Option<String>,
     /// Keep this step, and all that it depends on
     #[arg(long, value_name = "STEP")]
-    pub keep: Vec<String>,
+    pub(crate) keep: Vec<String>,
     /// The AWS account that this must be
     #[arg(long, value_name = "ID")]
-    pub account: Option<String>,
+    pub(crate) account: Option<String>,
     /// The AWS region that this must be
     #[arg(long, value_name = "REGION")]
-    pub region: Option<String>,
+    pub(crate) region: Option<String>,
 }
 
 /// `status`.
 #[derive(Debug, Clone, Args)]
-pub struct Status {
+pub(crate) struct Status {
     /// Run id or unique prefix (default: the newest run)
     #[arg(value_name = "RUN")]
-    pub run: Option<String>,
+    pub(crate) run: Option<String>,
 }
 
 /// `list`.
 #[derive(Debug, Clone, Args)]
-pub struct List {
+pub(crate) struct List {
     /// Only runs of this environment
     #[arg(long, value_name = "NAME")]
-    pub environment: Option<String>,
+    pub(crate) environment: Option<String>,
     /// At most this many
     #[arg(long, value_name = "COUNT", default_value_t = 50)]
-    pub limit: usize,
+    pub(crate) limit: usize,
 }
 
 /// `logs`.
 #[derive(Debug, Clone, Args)]
-pub struct Logs {
+pub(crate) struct Logs {
     /// Which run.
     #[command(flatten)]
-    pub run: RunReference,
+    pub(crate) run: RunReference,
     /// Only this step
     #[arg(long, value_name = "STEP")]
-    pub step: Option<String>,
+    pub(crate) step: Option<String>,
     /// Only events after this sequence number
     #[arg(long, value_name = "SEQUENCE", default_value_t = 0)]
-    pub after: u64,
+    pub(crate) after: u64,
 }
 
 /// `graph`.
 #[derive(Debug, Clone, Args)]
-pub struct Graph {
+pub(crate) struct Graph {
     /// Which runbook.
     #[command(flatten)]
-    pub workflow: WorkflowArguments,
+    pub(crate) workflow: WorkflowArguments,
     /// In which notation
     #[arg(long, value_enum, default_value = "text", value_name = "NOTATION")]
-    pub notation: Notation,
+    pub(crate) notation: Notation,
 }
 
 /// Notation of a graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Notation {
+pub(crate) enum Notation {
     /// Indented text in order of execution.
     Text,
     /// Graphviz.
@@ -251,31 +251,31 @@ pub enum Notation {
 
 /// `kubeconfig`.
 #[derive(Debug, Clone, Args)]
-pub struct Kubeconfig {
+pub(crate) struct Kubeconfig {
     /// Which environment
     #[arg(value_name = "ENVIRONMENT")]
-    pub environment: String,
+    pub(crate) environment: String,
 }
 
 /// `k8s-token`.
 #[derive(Debug, Clone, Args)]
-pub struct K8sToken {
+pub(crate) struct K8sToken {
     /// Which environment's cluster
     #[arg(long, value_name = "ENVIRONMENT")]
-    pub environment: String,
+    pub(crate) environment: String,
 }
 
 /// `secret`.
 #[derive(Debug, Clone, Args)]
-pub struct SecretArguments {
+pub(crate) struct SecretArguments {
     /// What to do.
     #[command(subcommand)]
-    pub command: SecretCommand,
+    pub(crate) command: SecretCommand,
 }
 
 /// What to do with secrets.
 #[derive(Debug, Clone, Subcommand)]
-pub enum SecretCommand {
+pub(crate) enum SecretCommand {
     /// Names and dates, nothing secret
     List {
         /// Which environment
@@ -295,26 +295,26 @@ pub enum SecretCommand {
 
 /// `adopt`.
 #[derive(Debug, Clone, Args)]
-pub struct Adopt {
+pub(crate) struct Adopt {
     /// Which runbook describes the environment.
     #[command(flatten)]
-    pub workflow: WorkflowArguments,
+    pub(crate) workflow: WorkflowArguments,
     /// The environment uid on the tags of what is to be taken over
     #[arg(long, value_name = "UID")]
-    pub from: String,
+    pub(crate) from: String,
 }
 
 /// `sandbox`.
 #[derive(Debug, Clone, Args)]
-pub struct SandboxArguments {
+pub(crate) struct SandboxArguments {
     /// What to do.
     #[command(subcommand)]
-    pub command: SandboxCommand,
+    pub(crate) command: SandboxCommand,
 }
 
 /// What to do with the sandbox.
 #[derive(Debug, Clone, Subcommand)]
-pub enum SandboxCommand {
+pub(crate) enum SandboxCommand {
     /// Start it (or say that it runs)
     Start {
         /// Seed of a new world
@@ -353,23 +353,23 @@ pub enum SandboxCommand {
 
 /// `completions`.
 #[derive(Debug, Clone, Args)]
-pub struct Completions {
+pub(crate) struct Completions {
     /// For which shell
     #[arg(value_name = "SHELL")]
-    pub shell: clap_complete::Shell,
+    pub(crate) shell: clap_complete::Shell,
 }
 
 /// `reference`.
 #[derive(Debug, Clone, Args)]
-pub struct Reference {
+pub(crate) struct Reference {
     /// What to print
     #[arg(value_enum, value_name = "WHAT")]
-    pub what: ReferenceTopic,
+    pub(crate) what: ReferenceTopic,
 }
 
 /// What the generated reference covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum ReferenceTopic {
+pub(crate) enum ReferenceTopic {
     /// Step kinds as Markdown.
     Steps,
     /// JSON Schema of the runbook language.
@@ -378,8 +378,8 @@ pub enum ReferenceTopic {
 
 /// `__guard`.
 #[derive(Debug, Clone, Args)]
-pub struct Guard {
+pub(crate) struct Guard {
     /// What to run and how.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    pub arguments: Vec<String>,
+    pub(crate) arguments: Vec<String>,
 }

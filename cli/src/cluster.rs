@@ -13,7 +13,7 @@ use std::sync::Arc;
 ///
 /// # Errors
 /// No such environment, or no cluster in it yet.
-pub async fn of(store: &Arc<Store>, name: &str) -> Result<(EnvironmentRow, ClusterAccess), CommandError> {
+pub(crate) async fn of(store: &Arc<Store>, name: &str) -> Result<(EnvironmentRow, ClusterAccess), CommandError> {
     let name = EnvironmentName::new(name).map_err(|error| CommandError::usage(error.to_string()))?;
     let row = store.environment(&name).await.map_err(wiring::journal_error)?.ok_or_else(|| {
         CommandError::usage(format!("this state file knows no environment {name}"))

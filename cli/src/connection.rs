@@ -17,24 +17,24 @@ use std::sync::Arc;
 
 /// A connected target.
 #[derive(Clone)]
-pub struct Connection {
+pub(crate) struct Connection {
     /// What it is.
-    pub target: Target,
+    pub(crate) target: Target,
     /// Clients for it.
-    pub aws: Arc<AwsClients>,
+    pub(crate) aws: Arc<AwsClients>,
     /// Polls and budgets run on this.
-    pub clock: Arc<dyn Clock>,
+    pub(crate) clock: Arc<dyn Clock>,
     /// What children of `core.exec` get beside PATH, HOME and LANG.
-    pub child_environment: BTreeMap<String, String>,
+    pub(crate) child_environment: BTreeMap<String, String>,
 }
 
 /// Which target was asked for on the command line.
 #[derive(Debug, Clone, Default)]
-pub struct Wanted {
+pub(crate) struct Wanted {
     /// `--account`.
-    pub account: Option<String>,
+    pub(crate) account: Option<String>,
     /// `--region`.
-    pub region: Option<String>,
+    pub(crate) region: Option<String>,
 }
 
 fn aws_error(error: AwsError) -> CommandError {
@@ -142,7 +142,7 @@ fn check_words(
 ///
 /// # Errors
 /// Exit 2 for another target, missing or refused credentials.
-pub async fn connect(
+pub(crate) async fn connect(
     settings: &Settings,
     store: &Arc<Store>,
     environment: &EnvironmentName,

@@ -26,43 +26,43 @@ struct PriceLine {
 
 /// One line of the estimate.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct CostLine {
+pub(crate) struct CostLine {
     /// The step that causes it.
-    pub step: String,
+    pub(crate) step: String,
     /// What is paid for.
-    pub item: String,
+    pub(crate) item: String,
     /// How many.
-    pub quantity: f64,
+    pub(crate) quantity: f64,
     /// US dollars per month.
-    pub monthly_usd: f64,
+    pub(crate) monthly_usd: f64,
 }
 
 /// What the built resources cost.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Estimate {
+pub(crate) struct Estimate {
     /// Date of the price table.
-    pub prices_of: String,
+    pub(crate) prices_of: String,
     /// The region whose list prices these are.
-    pub prices_region: String,
+    pub(crate) prices_region: String,
     /// Line by line.
-    pub lines: Vec<CostLine>,
+    pub(crate) lines: Vec<CostLine>,
     /// What the table has no price for.
-    pub unpriced: Vec<String>,
+    pub(crate) unpriced: Vec<String>,
     /// Sum per month in US dollars.
-    pub monthly_usd: f64,
+    pub(crate) monthly_usd: f64,
 }
 
 /// A verified step as the estimate needs it.
 #[derive(Debug, Clone, Copy)]
-pub struct Built<'a> {
+pub(crate) struct Built<'a> {
     /// Its path name.
-    pub step: &'a str,
+    pub(crate) step: &'a str,
     /// Its kind.
-    pub kind: &'a str,
+    pub(crate) kind: &'a str,
     /// Its evaluated spec.
-    pub spec: &'a Value,
+    pub(crate) spec: &'a Value,
     /// Its outputs.
-    pub outputs: &'a Value,
+    pub(crate) outputs: &'a Value,
 }
 
 struct Estimator {
@@ -102,7 +102,7 @@ impl Estimator {
 ///
 /// # Errors
 /// Only if the table in the binary is malformed.
-pub fn estimate(built: &[Built<'_>]) -> Result<Estimate, serde_json::Error> {
+pub(crate) fn estimate(built: &[Built<'_>]) -> Result<Estimate, serde_json::Error> {
     let table: PriceTable = serde_json::from_str(TABLE)?;
     let disks: BTreeMap<&str, f64> = built
         .iter()

@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// Passes committed events on to the view; holds them back until there is one.
 #[derive(Debug, Default)]
-pub struct Relay {
+pub(crate) struct Relay {
     sender: Mutex<Option<progress::Sender>>,
     early: Mutex<Vec<Committed>>,
 }
@@ -51,7 +51,7 @@ impl Observer for Relay {
 
 /// An engine's refusal as a command's failure.
 #[must_use]
-pub fn drive_error(error: DriveError) -> CommandError {
+pub(crate) fn drive_error(error: DriveError) -> CommandError {
     match error {
         DriveError::Journal(error) => journal_error(error),
         DriveError::Fold(error) => CommandError::new(ExitCode::Internal, "the run's journal does not add up")
@@ -68,7 +68,7 @@ pub fn drive_error(error: DriveError) -> CommandError {
 ///
 /// # Errors
 /// When the journal refuses or fails on the way.
-pub async fn drive(
+pub(crate) async fn drive(
     settings: &Settings,
     engine: &Engine,
     relay: &Arc<Relay>,
@@ -99,7 +99,7 @@ pub async fn drive(
 
 /// What the documented exit code of an outcome is.
 #[must_use]
-pub fn exit_code(run: &Run, outcome: &DriveOutcome) -> ExitCode {
+pub(crate) fn exit_code(run: &Run, outcome: &DriveOutcome) -> ExitCode {
     match outcome {
         DriveOutcome::Finished(Ending::Done | Ending::Abandoned) => ExitCode::Done,
         DriveOutcome::Finished(Ending::RolledBack) => match &run.state.direction {

@@ -5,7 +5,7 @@ use std::error::Error;
 /// Exit codes are documented API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub enum ExitCode {
+pub(crate) enum ExitCode {
     /// Done; no drift.
     Done = 0,
     /// A defect of platflow, or an environment that it cannot work in.
@@ -28,42 +28,42 @@ pub enum ExitCode {
 
 /// A command's failure.
 #[derive(Debug)]
-pub struct CommandError {
+pub(crate) struct CommandError {
     /// What the process exits with.
-    pub code: ExitCode,
+    pub(crate) code: ExitCode,
     /// What happened: one or more lines.
-    pub message: String,
+    pub(crate) message: String,
     /// The next command, or what to change.
-    pub remedy: Option<String>,
+    pub(crate) remedy: Option<String>,
     /// Why, innermost last.
-    pub source: Option<Box<dyn Error + Send + Sync>>,
+    pub(crate) source: Option<Box<dyn Error + Send + Sync>>,
 }
 
 impl CommandError {
     /// A failure with an exit code.
-    pub fn new(code: ExitCode, message: impl Into<String>) -> Self {
+    pub(crate) fn new(code: ExitCode, message: impl Into<String>) -> Self {
         Self { code, message: message.into(), remedy: None, source: None }
     }
 
     /// The user asked for something that cannot be.
-    pub fn usage(message: impl Into<String>) -> Self {
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
         Self::new(ExitCode::Usage, message)
     }
 
     /// The same with advice.
-    pub fn with_remedy(mut self, remedy: impl Into<String>) -> Self {
+    pub(crate) fn with_remedy(mut self, remedy: impl Into<String>) -> Self {
         self.remedy = Some(remedy.into());
         self
     }
 
     /// The same with its cause.
-    pub fn caused_by(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+    pub(crate) fn caused_by(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         self.source = Some(source.into());
         self
     }
 
     /// The text for stderr: message, chain of causes, remedy.
-    pub fn render(&self) -> String {
+    pub(crate) fn render(&self) -> String {
         let mut text = format!("error: {}", self.message);
         let mut source: Option<&dyn Error> = self.source.as_ref().map(|boxed| &**boxed as &dyn Error);
         while let Some(error) = source {

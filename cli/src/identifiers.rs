@@ -23,7 +23,7 @@ fn malformed(error: platflow_engine::name::InvalidName) -> CommandError {
 ///
 /// # Errors
 /// Only if the alphabet breaks the rules of names.
-pub fn run_id() -> Result<RunId, CommandError> {
+pub(crate) fn run_id() -> Result<RunId, CommandError> {
     RunId::new(random_text(8)).map_err(malformed)
 }
 
@@ -31,6 +31,6 @@ pub fn run_id() -> Result<RunId, CommandError> {
 ///
 /// # Errors
 /// Only if the alphabet breaks the rules of names.
-pub fn environment_uid() -> Result<EnvironmentUid, CommandError> {
+pub(crate) fn environment_uid() -> Result<EnvironmentUid, CommandError> {
     EnvironmentUid::new(random_text(26)).map_err(malformed)
 }

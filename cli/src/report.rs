@@ -23,7 +23,7 @@ fn built(run: &Run) -> Vec<(&PlannedStep, &StepState)> {
 ///
 /// # Errors
 /// Only if the price table in the binary is malformed.
-pub fn estimate(run: &Run) -> Result<cost::Estimate, CommandError> {
+pub(crate) fn estimate(run: &Run) -> Result<cost::Estimate, CommandError> {
     let empty = null();
     let steps: Vec<Built<'_>> = built(run)
         .into_iter()
@@ -64,7 +64,7 @@ fn counts(run: &Run) -> (usize, usize, usize, usize) {
 ///
 /// # Errors
 /// Only if the price table in the binary is malformed.
-pub fn finished(run: &Run) -> Result<String, CommandError> {
+pub(crate) fn finished(run: &Run) -> Result<String, CommandError> {
     let environment = &run.state.environment;
     let (created, changed, unchanged, skipped) = counts(run);
     let took = run.state.ended_at.map(|end| time::duration(time::between(run.state.started_at, end)));
@@ -114,7 +114,7 @@ pub fn finished(run: &Run) -> Result<String, CommandError> {
 
 /// The closing report of a rollback.
 #[must_use]
-pub fn rolled_back(run: &Run) -> String {
+pub(crate) fn rolled_back(run: &Run) -> String {
     let mut gone = 0;
     let mut kept = Vec::new();
     for (step, state) in run.steps() {
@@ -166,7 +166,7 @@ const SHOWN: usize = 25;
 
 /// What a parked run says: what happened, what is left, the next command.
 #[must_use]
-pub fn parked(run: &Run, reason: &ParkReason) -> String {
+pub(crate) fn parked(run: &Run, reason: &ParkReason) -> String {
     let mut lines = Vec::new();
     for (step, state) in run.steps() {
         if let Some(error) = state.error() {
@@ -231,7 +231,7 @@ fn step_json(step: &PlannedStep, state: &StepState) -> Value {
 ///
 /// # Errors
 /// Only if the price table in the binary is malformed.
-pub fn as_json(run: &Run) -> Result<Value, CommandError> {
+pub(crate) fn as_json(run: &Run) -> Result<Value, CommandError> {
     let steps: Vec<Value> = run.steps().map(|(step, state)| step_json(step, state)).collect();
     Ok(json!({
         "schema_version": 1,
@@ -255,7 +255,7 @@ pub fn as_json(run: &Run) -> Result<Value, CommandError> {
 
 /// A run for people: one line a step, folded by module.
 #[must_use]
-pub fn table(run: &Run) -> String {
+pub(crate) fn table(run: &Run) -> String {
     let mut text = format!(
         "run {}  {}  environment {}  {}  started {}\n",
         run.id,

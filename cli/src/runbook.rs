@@ -16,7 +16,7 @@ fn refused(findings: &Findings, settings: &Settings) -> CommandError {
 
 /// The operator's runbooks beside the embedded ones.
 #[must_use]
-pub fn library(settings: &Settings) -> Library {
+pub(crate) fn library(settings: &Settings) -> Library {
     Library::new().with_directory(settings.configuration_directory.clone())
 }
 
@@ -24,7 +24,7 @@ pub fn library(settings: &Settings) -> Library {
 ///
 /// # Errors
 /// Exit 2 with every finding.
-pub fn load(
+pub(crate) fn load(
     arguments: &WorkflowArguments,
     catalog: &Catalog,
     settings: &Settings,

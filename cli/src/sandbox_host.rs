@@ -9,11 +9,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The region that an environment in the sandbox gets when none is named; the sandbox simulates every region alike.
-pub const DEFAULT_REGION: &str = "us-east-1";
+pub(crate) const DEFAULT_REGION: &str = "us-east-1";
 
 /// A control endpoint's failure as a command's.
 #[must_use]
-pub fn failed(error: ControlError) -> CommandError {
+pub(crate) fn failed(error: ControlError) -> CommandError {
     let (code, remedy) = match &error {
         ControlError::NotRunning(_) => (ExitCode::Usage, "start it with: platflow sandbox start"),
         ControlError::Refused(_) => (ExitCode::Usage, "nothing was changed"),
@@ -29,7 +29,7 @@ pub fn failed(error: ControlError) -> CommandError {
 ///
 /// # Errors
 /// When it cannot be started or does not answer.
-pub async fn ensure(settings: &Settings, seed: Option<u64>) -> Result<Sandbox, CommandError> {
+pub(crate) async fn ensure(settings: &Settings, seed: Option<u64>) -> Result<Sandbox, CommandError> {
     let options = StartOptions { seed, speed: settings.speed, version: env!("CARGO_PKG_VERSION").to_owned() };
     let sandbox =
         Sandbox::ensure_started(&settings.program, &settings.sandbox_directory(), &options).await.map_err(failed)?;
@@ -43,7 +43,7 @@ pub async fn ensure(settings: &Settings, seed: Option<u64>) -> Result<Sandbox, C
 ///
 /// # Errors
 /// When none runs.
-pub async fn find(settings: &Settings) -> Result<Sandbox, CommandError> {
+pub(crate) async fn find(settings: &Settings) -> Result<Sandbox, CommandError> {
     Sandbox::find(&settings.sandbox_directory()).await.map_err(failed)
 }
 
@@ -51,7 +51,7 @@ pub async fn find(settings: &Settings) -> Result<Sandbox, CommandError> {
 ///
 /// # Errors
 /// When the sandbox does not answer.
-pub async fn clock(sandbox: &Sandbox) -> Result<Arc<dyn Clock>, CommandError> {
+pub(crate) async fn clock(sandbox: &Sandbox) -> Result<Arc<dyn Clock>, CommandError> {
     let (now_ms, speed) = sandbox.clock().await.map_err(failed)?;
     let now = Timestamp::from_millisecond(now_ms).map_err(|error| {
         CommandError::new(ExitCode::Internal, "the sandbox's clock is out of range").caused_by(error)
@@ -61,13 +61,13 @@ pub async fn clock(sandbox: &Sandbox) -> Result<Arc<dyn Clock>, CommandError> {
 
 /// Where the sandbox tells a caller its address.
 #[must_use]
-pub fn address_url(endpoints: &Endpoints) -> String {
+pub(crate) fn address_url(endpoints: &Endpoints) -> String {
     format!("{}/checkip", endpoints.control_url)
 }
 
 /// The environment variables that point any other tool at the sandbox.
 #[must_use]
-pub fn variables(endpoints: &Endpoints) -> BTreeMap<String, String> {
+pub(crate) fn variables(endpoints: &Endpoints) -> BTreeMap<String, String> {
     [
         ("AWS_ENDPOINT_URL", endpoints.aws_url.as_str()),
         ("AWS_ACCESS_KEY_ID", "AKIAPLATFLOWSANDBOX0"),
@@ -87,7 +87,7 @@ pub fn variables(endpoints: &Endpoints) -> BTreeMap<String, String> {
 ///
 /// # Errors
 /// A rule that cannot be read.
-pub async fn fault(settings: &Settings, rule: &str) -> Result<(), CommandError> {
+pub(crate) async fn fault(settings: &Settings, rule: &str) -> Result<(), CommandError> {
     find(settings).await?.fault(rule).await.map_err(failed)?;
     Ok(())
 }

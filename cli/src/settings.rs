@@ -8,40 +8,41 @@ use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
+/// The highest speed at which the waits of a deployment still are longer than its calls.
+const HIGHEST_SPEED: f64 = 600.0;
+
 /// What every command works with.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// Directory of the state file, the owners' locks and the sandbox's world.
-    pub state_directory: PathBuf,
+    pub(crate) state_directory: PathBuf,
     /// `$XDG_CONFIG_HOME/platflow`.
-    pub configuration_directory: PathBuf,
+    pub(crate) configuration_directory: PathBuf,
     /// The age identity: a file, or a command that prints one.
-    pub identity: Identity,
+    pub(crate) identity: Identity,
     /// Further age recipients.
-    pub recipients: Vec<String>,
+    pub(crate) recipients: Vec<String>,
     /// Where secrets that cannot be made again are kept a second time.
-    pub second_key_store: PathBuf,
+    pub(crate) second_key_store: PathBuf,
     /// What stdout gets.
-    pub output: OutputFormat,
+    pub(crate) output: OutputFormat,
     /// Animate on stderr, and colour: only on a terminal, never with `NO_COLOR`.
-    pub terminal: Terminal,
+    pub(crate) terminal: Terminal,
     /// `--sandbox` was given.
-    pub sandbox: bool,
+    pub(crate) sandbox: bool,
     /// `--speed`, or the default.
-    pub speed: Option<f64>,
+    pub(crate) speed: Option<f64>,
     /// `-v` count.
-    pub verbose: u8,
+    pub(crate) verbose: u8,
     /// This binary.
-    pub program: PathBuf,
-    /// `AWS_REGION` or `AWS_DEFAULT_REGION`.
-    pub ambient_region: Option<String>,
+    pub(crate) program: PathBuf,
     /// `PATH`, `HOME` and `LANG`, for the children of `core.exec`.
-    pub inherited_environment: BTreeMap<String, String>,
+    pub(crate) inherited_environment: BTreeMap<String, String>,
 }
 
 /// Where the age identity comes from.
 #[derive(Debug, Clone)]
-pub enum Identity {
+pub(crate) enum Identity {
     /// A file, made at first need.
     File(PathBuf),
     /// A command whose stdout is the identity.
@@ -50,13 +51,13 @@ pub enum Identity {
 
 /// What the terminal can do.
 #[derive(Debug, Clone, Copy)]
-pub struct Terminal {
+pub(crate) struct Terminal {
     /// stderr is a terminal: live progress.
-    pub live: bool,
+    pub(crate) live: bool,
     /// Colour on stdout and stderr.
-    pub colour: bool,
+    pub(crate) colour: bool,
     /// Width of reports in columns.
-    pub width: usize,
+    pub(crate) width: usize,
 }
 
 #[expect(clippy::disallowed_methods, reason = "settings own the environment")]
@@ -94,7 +95,7 @@ impl Settings {
     ///
     /// # Errors
     /// When there is no usable place for state, or a value makes no sense.
-    pub fn resolve(global: &Global) -> Result<Self, CommandError> {
+    pub(crate) fn resolve(global: &Global) -> Result<Self, CommandError> {
         let state_directory = match (&global.state, variable("PLATFLOW_STATE")) {
             (Some(path), _) => absolute(path)?,
             (None, Some(path)) => absolute(Path::new(&path))?,
@@ -105,6 +106,11 @@ impl Settings {
         {
             return Err(CommandError::usage(format!("--speed {speed} is not a positive number"))
                 .with_remedy("1 is real time; 60 (the default) shows a whole deployment in about half a minute"));
+        }
+        if let Some(speed) = global.speed.filter(|speed| *speed > HIGHEST_SPEED) {
+            return Err(CommandError::usage(format!("--speed {speed} is more than {HIGHEST_SPEED}")).with_remedy(
+                "beyond it the calls themselves take longer, in simulated time, than the cloud they wait for",
+            ));
         }
         let configuration_directory = match xdg("XDG_CONFIG_HOME", &[".config"]) {
             Ok(path) => path,
@@ -140,7 +146,6 @@ impl Settings {
             speed: global.speed,
             verbose: global.verbose,
             program,
-            ambient_region: variable("AWS_REGION").or_else(|| variable("AWS_DEFAULT_REGION")),
             inherited_environment: ["PATH", "HOME", "LANG"]
                 .into_iter()
                 .filter_map(|name| Some((name.to_owned(), variable(name)?)))
@@ -150,13 +155,13 @@ impl Settings {
 
     /// The state file.
     #[must_use]
-    pub fn state_file(&self) -> PathBuf {
+    pub(crate) fn state_file(&self) -> PathBuf {
         self.state_directory.join("state.db")
     }
 
     /// The sandbox's world lives beside the state file.
     #[must_use]
-    pub fn sandbox_directory(&self) -> PathBuf {
+    pub(crate) fn sandbox_directory(&self) -> PathBuf {
         self.state_directory.join("sandbox")
     }
 }

@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 /// A token that is cancelled by the first signal; the second ends the process.
 #[must_use]
-pub fn cancel_on_signal() -> CancellationToken {
+pub(crate) fn cancel_on_signal() -> CancellationToken {
     let token = CancellationToken::new();
     let signalled = token.clone();
     tokio::spawn(async move {

@@ -9,7 +9,7 @@ use serde_json::Value;
 /// The world that an environment lives in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
-pub enum Target {
+pub(crate) enum Target {
     /// A world of the embedded sandbox.
     Sandbox {
         /// The world's id: another world, another id.
@@ -33,7 +33,7 @@ pub enum Target {
 impl Target {
     /// The account.
     #[must_use]
-    pub fn account(&self) -> &str {
+    pub(crate) fn account(&self) -> &str {
         match self {
             Self::Sandbox { account, .. } | Self::Aws { account, .. } => account,
         }
@@ -41,7 +41,7 @@ impl Target {
 
     /// The region.
     #[must_use]
-    pub fn region(&self) -> &str {
+    pub(crate) fn region(&self) -> &str {
         match self {
             Self::Sandbox { region, .. } | Self::Aws { region, .. } => region,
         }
@@ -51,7 +51,7 @@ impl Target {
     ///
     /// # Errors
     /// Only if it cannot be written as JSON.
-    pub fn to_value(&self) -> Result<Value, serde_json::Error> {
+    pub(crate) fn to_value(&self) -> Result<Value, serde_json::Error> {
         serde_json::to_value(self)
     }
 
@@ -59,7 +59,7 @@ impl Target {
     ///
     /// # Errors
     /// When the record is from a version that pinned something else.
-    pub fn recorded(row: &EnvironmentRow) -> Result<Self, CommandError> {
+    pub(crate) fn recorded(row: &EnvironmentRow) -> Result<Self, CommandError> {
         Self::deserialize(&row.target).map_err(|error| {
             CommandError::usage(format!("the target on record for environment {} cannot be read", row.name))
                 .caused_by(error)
@@ -68,7 +68,7 @@ impl Target {
 
     /// For people.
     #[must_use]
-    pub fn describe(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         match self {
             Self::Sandbox { world_id, account, region } => {
                 format!("sandbox world {world_id} (account {account}, region {region})")
@@ -83,7 +83,7 @@ impl Target {
     ///
     /// # Errors
     /// Exit 2, naming both.
-    pub fn must_equal(&self, wanted: &Self, environment: &EnvironmentName) -> Result<(), CommandError> {
+    pub(crate) fn must_equal(&self, wanted: &Self, environment: &EnvironmentName) -> Result<(), CommandError> {
         if self == wanted {
             return Ok(());
         }

@@ -27,7 +27,7 @@ use std::sync::Arc;
 ///
 /// # Errors
 /// Unreadable, newer or damaged files; see [`journal_error`].
-pub fn open_store(settings: &Settings) -> Result<Arc<Store>, CommandError> {
+pub(crate) fn open_store(settings: &Settings) -> Result<Arc<Store>, CommandError> {
     let file = settings.state_file();
     Store::open(&file, StoreSettings::default()).map_err(|error| {
         let mut failure = journal_error(error);
@@ -38,7 +38,7 @@ pub fn open_store(settings: &Settings) -> Result<Arc<Store>, CommandError> {
 
 /// A journal's refusal as a command's failure, with the way out.
 #[must_use]
-pub fn journal_error(error: JournalError) -> CommandError {
+pub(crate) fn journal_error(error: JournalError) -> CommandError {
     let message = error.to_string();
     match error {
         JournalError::Owned { run, .. } => CommandError::new(ExitCode::Locked, message).with_remedy(format!(
@@ -114,7 +114,7 @@ fn catalog(aws: &Arc<AwsClients>, keystore: &Arc<Keystore>, core: CoreSettings) 
 ///
 /// # Errors
 /// Only if the HTTP clients cannot be built.
-pub async fn descriptions(settings: &Settings) -> Result<Catalog, CommandError> {
+pub(crate) async fn descriptions(settings: &Settings) -> Result<Catalog, CommandError> {
     let aws = AwsClients::offline().await.map_err(|error| internal("the clients could not be built")(error.into()))?;
     let sealer = Sealer::new(age::x25519::Identity::generate(), &[])
         .map_err(|error| internal("a throw-away identity could not be made")(error.into()))?;
@@ -126,7 +126,7 @@ pub async fn descriptions(settings: &Settings) -> Result<Catalog, CommandError> 
 ///
 /// # Errors
 /// An unusable identity: nothing secret-bearing starts then.
-pub async fn keystore(settings: &Settings, store: Arc<dyn SecretStore>) -> Result<Arc<Keystore>, CommandError> {
+pub(crate) async fn keystore(settings: &Settings, store: Arc<dyn SecretStore>) -> Result<Arc<Keystore>, CommandError> {
     let source = match &settings.identity {
         Identity::File(path) => IdentitySource::File(path.clone()),
         Identity::Command(command) => IdentitySource::Command(vec!["sh".to_owned(), "-c".to_owned(), command.clone()]),
@@ -149,7 +149,7 @@ pub async fn keystore(settings: &Settings, store: Arc<dyn SecretStore>) -> Resul
 ///
 /// # Errors
 /// When a client or the identity cannot be used.
-pub async fn engine(
+pub(crate) async fn engine(
     settings: &Settings,
     store: &Arc<Store>,
     connection: &Connection,
@@ -204,7 +204,7 @@ impl SecretStore for NoSecrets {
 ///
 /// # Errors
 /// When the system does not tell its own identity.
-pub fn this_process() -> Result<platflow_engine::journal::Owner, CommandError> {
+pub(crate) fn this_process() -> Result<platflow_engine::journal::Owner, CommandError> {
     platflow_state::this_process().map_err(|error| {
         CommandError::new(ExitCode::Internal, "the system does not say who this process is").caused_by(error)
     })

@@ -14,9 +14,24 @@ fn runbook(place: &TestEnvironment, name: &str, text: &str) -> String {
 fn broken_runbooks_are_refused_with_place_and_remedy() {
     let place = TestEnvironment::new();
     let cases = [
-        ("field.yaml", "workflow: w\nenvironment: e\nsteps:\n  a:\n    kind: core.wait\n    spec: {seconds: 1}\n    colour: red\n", "colour", ":7"),
-        ("type.yaml", "workflow: w\nenvironment: e\nsteps:\n  a:\n    kind: core.wait\n    spec:\n      seconds: soon\n", "seconds", ":7"),
-        ("kind.yaml", "workflow: w\nenvironment: e\nsteps:\n  a:\n    kind: core.wiat\n    spec: {seconds: 1}\n", "core.wait", ":5"),
+        (
+            "field.yaml",
+            "workflow: w\nenvironment: e\nsteps:\n  a:\n    kind: core.wait\n    spec: {seconds: 1}\n    colour: red\n",
+            "colour",
+            ":7",
+        ),
+        (
+            "type.yaml",
+            "workflow: w\nenvironment: e\nsteps:\n  a:\n    kind: core.wait\n    spec:\n      seconds: soon\n",
+            "seconds",
+            ":7",
+        ),
+        (
+            "kind.yaml",
+            "workflow: w\nenvironment: e\nsteps:\n  a:\n    kind: core.wiat\n    spec: {seconds: 1}\n",
+            "core.wait",
+            ":5",
+        ),
         (
             "output.yaml",
             "workflow: w\nenvironment: e\nsteps:\n  a:\n    kind: core.wait\n    spec: {seconds: 1}\n  b:\n    kind: core.wait\n    spec:\n      seconds: ${steps.a.outputs.nothing}\n",
@@ -61,7 +76,11 @@ fn a_foreign_or_newer_state_file_is_refused_untouched() {
     let place = TestEnvironment::new();
     std::fs::create_dir_all(place.state()).expect("a directory");
     let file = place.state().join("state.db");
-    std::fs::write(&file, b"this is no database, and it is longer than a header of one hundred bytes ...............................").expect("a file");
+    std::fs::write(
+        &file,
+        b"this is no database, and it is longer than a header of one hundred bytes ...............................",
+    )
+    .expect("a file");
     let before = std::fs::read(&file).expect("readable");
     let refused = place.run(&["list"]);
     assert!([1, 2].contains(&refused.code), "{}: {}", refused.code, refused.stderr);

@@ -9,7 +9,7 @@ use platflow_tests::{TestEnvironment, wait_for};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-const FAST: &str = "2000";
+const FAST: &str = "300";
 const LIMIT: Duration = Duration::from_secs(240);
 
 /// Events in the journal of the newest run, as far as `list` can tell.
@@ -95,9 +95,7 @@ fn a_killed_rollback_and_a_killed_destroy_go_on_to_an_empty_world() {
 
 /// Empty but for a KMS key whose deletion is scheduled.
 fn assert_empty(world: &World, when: &str) {
-    let left: Vec<_> = world
-        .made()
-        .filter(|resource| !(resource.kind == "kms:key" && resource.state == "PendingDeletion"))
-        .collect();
+    let left: Vec<_> =
+        world.made().filter(|resource| !(resource.kind == "kms:key" && resource.state == "PendingDeletion")).collect();
     assert!(left.is_empty(), "{when} left {left:#?}");
 }

@@ -3,14 +3,12 @@
 use platflow_tests::TestEnvironment;
 use platflow_tests::world::World;
 
-const FAST: &str = "2000";
+const FAST: &str = "300";
 const RULE: &str = "eks:CreateNodegroup:data=error:InvalidParameterException";
 
 fn assert_empty(world: &World, when: &str) {
-    let left: Vec<_> = world
-        .made()
-        .filter(|resource| !(resource.kind == "kms:key" && resource.state == "PendingDeletion"))
-        .collect();
+    let left: Vec<_> =
+        world.made().filter(|resource| !(resource.kind == "kms:key" && resource.state == "PendingDeletion")).collect();
     assert!(left.is_empty(), "{when} left {left:#?}");
 }
 
@@ -19,13 +17,17 @@ fn assert_empty(world: &World, when: &str) {
 #[test]
 fn a_failure_parks_and_the_named_command_goes_on() {
     let place = TestEnvironment::new();
-    let run = place.run(&["run", "deploy-aws-dev", "--sandbox", "--speed", FAST, "--sandbox-fault", RULE]).expect_code(5);
+    let run =
+        place.run(&["run", "deploy-aws-dev", "--sandbox", "--speed", FAST, "--sandbox-fault", RULE]).expect_code(5);
     let id = place.newest_run().expect("a run");
     let text = format!("{}{}", run.stdout, run.stderr);
     assert!(text.contains("InvalidParameterException"), "{text}");
     assert!(text.contains(&format!("platflow resume {id}")), "{text}");
     assert!(text.contains(&format!("platflow rollback {id}")), "{text}");
-    assert!(text.contains("ec2:vpc") || text.contains("aws.vpc") || text.contains("network.vpc"), "what is left: {text}");
+    assert!(
+        text.contains("ec2:vpc") || text.contains("aws.vpc") || text.contains("network.vpc"),
+        "what is left: {text}"
+    );
     place.run(&["sandbox", "fault"]).expect_code(0);
     place.run(&["resume", &id]).expect_code(0);
     assert_eq!(place.world().count("eks:nodegroup"), 3);
@@ -48,8 +50,17 @@ fn a_failing_second_run_restores_what_it_changed() {
     place.run(&["run", "deploy-aws-dev", "--sandbox", "--speed", FAST]).expect_code(0);
     let before = place.world().shape();
     let arguments = [
-        "run", "deploy-aws-dev", "--sandbox", "--set", "log_retention_days=30", "--set", "apps_desired=4",
-        "--sandbox-fault", "eks:UpdateNodegroupConfig=error:InvalidRequestException", "--on-failure", "rollback",
+        "run",
+        "deploy-aws-dev",
+        "--sandbox",
+        "--set",
+        "log_retention_days=30",
+        "--set",
+        "apps_desired=4",
+        "--sandbox-fault",
+        "eks:UpdateNodegroupConfig=error:InvalidRequestException",
+        "--on-failure",
+        "rollback",
     ];
     place.run(&arguments).expect_code(4);
     assert_eq!(before, place.world().shape());

@@ -34,7 +34,16 @@ fn assert_platform(world: &World) {
     }
     let vault = world.made().find(|resource| resource.kind == "vault:cluster").expect("one Vault");
     assert!(vault.state.contains("unsealed") && vault.state.contains('3'), "{}", vault.state);
-    let tagged = ["ec2:vpc", "ec2:subnet", "ec2:nat-gateway", "ec2:elastic-ip", "eks:cluster", "eks:nodegroup", "iam:role", "kms:key"];
+    let tagged = [
+        "ec2:vpc",
+        "ec2:subnet",
+        "ec2:nat-gateway",
+        "ec2:elastic-ip",
+        "eks:cluster",
+        "eks:nodegroup",
+        "iam:role",
+        "kms:key",
+    ];
     let mut steps = BTreeMap::new();
     for resource in world.made().filter(|resource| tagged.contains(&resource.kind.as_str())) {
         let uid = resource.tags.get("platflow:environment-uid");
@@ -50,7 +59,7 @@ fn assert_platform(world: &World) {
 #[test]
 fn the_platform_comes_up_and_a_second_run_changes_nothing() {
     let place = TestEnvironment::new();
-    let first = place.run(&["run", "deploy-aws-dev", "--sandbox", "--speed", "600"]).expect_code(0);
+    let first = place.run(&["run", "deploy-aws-dev", "--sandbox", "--speed", "300"]).expect_code(0);
     assert!(first.stdout.contains("kubeconfig"), "the operator is told what they got:\n{}", first.stdout);
     let run = place.newest_run().expect("a run");
     let status = place.run(&["status", &run, "--output", "json"]).expect_code(0).json();
@@ -75,7 +84,9 @@ fn the_platform_comes_up_and_a_second_run_changes_nothing() {
 /// Nothing secret lies in clear in the state directory or the second key store.
 fn assert_secrets_are_sealed(place: &TestEnvironment) {
     let mut secrets = Vec::new();
-    for name in ["vault/share-1", "vault/share-2", "vault/share-3", "vault/share-4", "vault/share-5", "argocd/admin-password"] {
+    for name in
+        ["vault/share-1", "vault/share-2", "vault/share-3", "vault/share-4", "vault/share-5", "argocd/admin-password"]
+    {
         let shown = place.run(&["secret", "show", "aws-dev", name]).expect_code(0);
         let secret = shown.stdout.trim().to_owned();
         assert!(secret.len() >= 8, "{name}: {secret:?}");

@@ -19,7 +19,7 @@ use std::sync::Arc;
 ///
 /// # Errors
 /// An environment that this state file already knows under another uid.
-pub async fn execute(arguments: Adopt, settings: &Settings) -> Result<ExitCode, CommandError> {
+pub(crate) async fn execute(arguments: Adopt, settings: &Settings) -> Result<ExitCode, CommandError> {
     let uid = EnvironmentUid::new(&arguments.from).map_err(|error| CommandError::usage(error.to_string()))?;
     let descriptions = wiring::descriptions(settings).await?;
     let compiled = runbook::load(&arguments.workflow, &descriptions, settings, Some(OnFailure::Park))?;

@@ -11,7 +11,7 @@ use platflow_engine::journal::Journal;
 ///
 /// # Errors
 /// An owner on another host, or one that may not be signalled.
-pub async fn execute(arguments: RunReference, settings: &Settings) -> Result<ExitCode, CommandError> {
+pub(crate) async fn execute(arguments: RunReference, settings: &Settings) -> Result<ExitCode, CommandError> {
     let store = wiring::open_store(settings)?;
     let id = store.find(&arguments.run).await.map_err(wiring::journal_error)?;
     let summary = store.load(&id).await.map_err(wiring::journal_error)?.summary;

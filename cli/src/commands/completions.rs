@@ -9,7 +9,7 @@ use clap::CommandFactory;
 ///
 /// # Errors
 /// When stdout is closed.
-pub fn execute(arguments: &Completions) -> Result<ExitCode, CommandError> {
+pub(crate) fn execute(arguments: &Completions) -> Result<ExitCode, CommandError> {
     let mut script = Vec::new();
     clap_complete::generate(arguments.shell, &mut Arguments::command(), "platflow", &mut script);
     output::bytes(&script)?;

@@ -20,7 +20,7 @@ use std::sync::Arc;
 ///
 /// # Errors
 /// No such environment (2), a missing confirmation (6), a run that holds it (6).
-pub async fn execute(arguments: Destroy, settings: &Settings) -> Result<ExitCode, CommandError> {
+pub(crate) async fn execute(arguments: Destroy, settings: &Settings) -> Result<ExitCode, CommandError> {
     let environment =
         EnvironmentName::new(&arguments.environment).map_err(|error| CommandError::usage(error.to_string()))?;
     let store = wiring::open_store(settings)?;

@@ -11,7 +11,7 @@ use platflow_engine::plan::Plan;
 ///
 /// # Errors
 /// Exit 2 for a runbook that does not compile.
-pub async fn execute(arguments: &Graph, settings: &Settings) -> Result<ExitCode, CommandError> {
+pub(crate) async fn execute(arguments: &Graph, settings: &Settings) -> Result<ExitCode, CommandError> {
     let catalog = wiring::descriptions(settings).await?;
     let compiled = runbook::load(&arguments.workflow, &catalog, settings, None)?;
     let text = match arguments.notation {

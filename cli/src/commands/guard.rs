@@ -6,7 +6,7 @@ use crate::failure::ExitCode;
 
 /// Runs the guard to its end.
 #[must_use]
-pub fn execute(arguments: &Guard) -> ExitCode {
+pub(crate) fn execute(arguments: &Guard) -> ExitCode {
     match platflow_steps::guard_process::guard_main(&arguments.arguments) {
         0 => ExitCode::Done,
         _ => ExitCode::Internal,

@@ -14,7 +14,7 @@ use serde_json::json;
 ///
 /// # Errors
 /// No cluster on record, another target, no credentials.
-pub async fn execute(arguments: K8sToken, settings: &Settings) -> Result<ExitCode, CommandError> {
+pub(crate) async fn execute(arguments: K8sToken, settings: &Settings) -> Result<ExitCode, CommandError> {
     let store = wiring::open_store(settings)?;
     let (row, access) = cluster::of(&store, &arguments.environment).await?;
     let (connection, _) = connection::connect(settings, &store, &row.name, &Wanted::default()).await?;

@@ -12,7 +12,7 @@ use serde_json::json;
 ///
 /// # Errors
 /// When there is no cluster on record.
-pub async fn execute(arguments: Kubeconfig, settings: &Settings) -> Result<ExitCode, CommandError> {
+pub(crate) async fn execute(arguments: Kubeconfig, settings: &Settings) -> Result<ExitCode, CommandError> {
     let store = wiring::open_store(settings)?;
     let (row, access) = cluster::of(&store, &arguments.environment).await?;
     let program = settings.program.display().to_string();

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 ///
 /// # Errors
 /// When the state file cannot be read.
-pub async fn execute(arguments: List, settings: &Settings) -> Result<ExitCode, CommandError> {
+pub(crate) async fn execute(arguments: List, settings: &Settings) -> Result<ExitCode, CommandError> {
     let store = wiring::open_store(settings)?;
     let environment = arguments
         .environment
@@ -63,7 +63,7 @@ fn shown_status(run: &RunSummary) -> String {
 
 /// A run as one JSON object.
 #[must_use]
-pub fn as_json(run: &RunSummary) -> Value {
+pub(crate) fn as_json(run: &RunSummary) -> Value {
     json!({
         "id": run.id,
         "workflow": run.workflow,

@@ -17,7 +17,7 @@ const PAGE: usize = 1_000;
 ///
 /// # Errors
 /// When the run is unknown, or the journal is damaged.
-pub async fn execute(arguments: Logs, settings: &Settings) -> Result<ExitCode, CommandError> {
+pub(crate) async fn execute(arguments: Logs, settings: &Settings) -> Result<ExitCode, CommandError> {
     let store = wiring::open_store(settings)?;
     let run = store.find(&arguments.run.run).await.map_err(wiring::journal_error)?;
     let step = arguments.step.map(StepName::new).transpose().map_err(|error| CommandError::usage(error.to_string()))?;

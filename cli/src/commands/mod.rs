@@ -5,7 +5,7 @@ mod cancel;
 mod completions;
 mod destroy;
 mod graph;
-pub mod guard;
+pub(crate) mod guard;
 mod k8s_token;
 mod kubeconfig;
 mod list;
@@ -28,7 +28,7 @@ use crate::settings::Settings;
 ///
 /// # Errors
 /// The command's failure, to be printed once.
-pub async fn execute(command: Command, settings: Settings) -> Result<ExitCode, CommandError> {
+pub(crate) async fn execute(command: Command, settings: Settings) -> Result<ExitCode, CommandError> {
     match command {
         Command::Run(arguments) => run::execute(arguments, &settings).await,
         Command::Resume(arguments) => resume::execute(arguments, &settings).await,

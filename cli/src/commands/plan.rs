@@ -105,7 +105,7 @@ impl OutputLookup for Seen {
 ///
 /// # Errors
 /// What also stops a run before its first fact. Exit 3 when there is something to do.
-pub async fn execute(arguments: WorkflowArguments, settings: &Settings) -> Result<ExitCode, CommandError> {
+pub(crate) async fn execute(arguments: WorkflowArguments, settings: &Settings) -> Result<ExitCode, CommandError> {
     let descriptions = wiring::descriptions(settings).await?;
     let compiled = runbook::load(&arguments, &descriptions, settings, None)?;
     let wanted = Wanted { account: arguments.account.clone(), region: arguments.region.clone() };

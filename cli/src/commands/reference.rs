@@ -10,7 +10,7 @@ use crate::wiring;
 ///
 /// # Errors
 /// When stdout is closed.
-pub async fn execute(arguments: &Reference, settings: &Settings) -> Result<ExitCode, CommandError> {
+pub(crate) async fn execute(arguments: &Reference, settings: &Settings) -> Result<ExitCode, CommandError> {
     let catalog = wiring::descriptions(settings).await?;
     match arguments.what {
         ReferenceTopic::Steps => output::bytes(platflow_workflows::reference(&catalog).as_bytes())?,

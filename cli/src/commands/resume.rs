@@ -14,7 +14,7 @@ use std::sync::Arc;
 ///
 /// # Errors
 /// A live owner (7), another target (2), an unknown run (2).
-pub async fn execute(arguments: Resume, settings: &Settings) -> Result<ExitCode, CommandError> {
+pub(crate) async fn execute(arguments: Resume, settings: &Settings) -> Result<ExitCode, CommandError> {
     let store = wiring::open_store(settings)?;
     let id = store.find(&arguments.run.run).await.map_err(wiring::journal_error)?;
     let summary = store.load(&id).await.map_err(wiring::journal_error)?.summary;

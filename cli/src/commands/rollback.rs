@@ -21,7 +21,7 @@ const RUNS: usize = 1_000;
 ///
 /// # Errors
 /// A newer run that changed the environment (6), a missing confirmation (6), a live owner (7).
-pub async fn execute(arguments: Rollback, settings: &Settings) -> Result<ExitCode, CommandError> {
+pub(crate) async fn execute(arguments: Rollback, settings: &Settings) -> Result<ExitCode, CommandError> {
     let store = wiring::open_store(settings)?;
     let id = store.find(&arguments.run.run).await.map_err(wiring::journal_error)?;
     let loaded = store.load(&id).await.map_err(wiring::journal_error)?;
@@ -54,7 +54,7 @@ pub async fn execute(arguments: Rollback, settings: &Settings) -> Result<ExitCod
 ///
 /// # Errors
 /// Exit 2 for another name.
-pub fn confirmation(given: Option<&str>, environment: &EnvironmentName) -> Result<bool, CommandError> {
+pub(crate) fn confirmation(given: Option<&str>, environment: &EnvironmentName) -> Result<bool, CommandError> {
     match given {
         None => Ok(false),
         Some(name) if name == environment.as_str() => Ok(true),

@@ -16,7 +16,7 @@ use std::sync::Arc;
 ///
 /// # Errors
 /// Everything that stops it before the first fact; later failures are the run's own and show in the exit code.
-pub async fn execute(arguments: Run, settings: &Settings) -> Result<ExitCode, CommandError> {
+pub(crate) async fn execute(arguments: Run, settings: &Settings) -> Result<ExitCode, CommandError> {
     let on_failure = arguments.on_failure.map(|what| match what {
         OnFailureArgument::Park => OnFailure::Park,
         OnFailureArgument::Rollback => OnFailure::Rollback,

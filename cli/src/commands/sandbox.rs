@@ -22,7 +22,7 @@ const DEFAULT_SEED: u64 = 1;
 ///
 /// # Errors
 /// When the sandbox cannot be started or reached.
-pub async fn execute(arguments: SandboxArguments, settings: &Settings) -> Result<ExitCode, CommandError> {
+pub(crate) async fn execute(arguments: SandboxArguments, settings: &Settings) -> Result<ExitCode, CommandError> {
     match arguments.command {
         SandboxCommand::Serve { directory, seed } => serve_here(directory, seed, settings).await,
         SandboxCommand::Start { seed } => {

@@ -17,7 +17,7 @@ use std::sync::Arc;
 ///
 /// # Errors
 /// No such environment or secret; an identity that does not open it.
-pub async fn execute(arguments: SecretArguments, settings: &Settings) -> Result<ExitCode, CommandError> {
+pub(crate) async fn execute(arguments: SecretArguments, settings: &Settings) -> Result<ExitCode, CommandError> {
     let store = wiring::open_store(settings)?;
     match arguments.command {
         SecretCommand::List { environment } => list(&store, &environment, settings).await,

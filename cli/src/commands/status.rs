@@ -15,7 +15,7 @@ use serde_json::json;
 ///
 /// # Errors
 /// When there is no such run, or its facts cannot be read.
-pub async fn execute(arguments: Status, settings: &Settings) -> Result<ExitCode, CommandError> {
+pub(crate) async fn execute(arguments: Status, settings: &Settings) -> Result<ExitCode, CommandError> {
     let store = wiring::open_store(settings)?;
     let id = match arguments.run {
         Some(prefix) => store.find(&prefix).await.map_err(wiring::journal_error)?,

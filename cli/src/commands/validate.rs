@@ -11,7 +11,7 @@ use serde_json::json;
 ///
 /// # Errors
 /// Exit 2 with every finding.
-pub async fn execute(arguments: &WorkflowArguments, settings: &Settings) -> Result<ExitCode, CommandError> {
+pub(crate) async fn execute(arguments: &WorkflowArguments, settings: &Settings) -> Result<ExitCode, CommandError> {
     let catalog = wiring::descriptions(settings).await?;
     let compiled = runbook::load(arguments, &catalog, settings, None)?;
     let digest = compiled

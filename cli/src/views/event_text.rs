@@ -5,7 +5,7 @@ use platflow_engine::name::StepName;
 
 /// Describes an event for people.
 #[must_use]
-pub fn describe(event: &Event) -> String {
+pub(crate) fn describe(event: &Event) -> String {
     match event {
         Event::RunStarted { environment, plan_digest, .. } => {
             format!("run started for {environment}, plan {}", plan_digest.get(..12).unwrap_or(plan_digest))
@@ -54,7 +54,7 @@ fn failure(step: &StepName, what: &str, error: &str, again: bool) -> String {
 
 /// The word for what a verified step did.
 #[must_use]
-pub fn effect_word(effect: Effect) -> &'static str {
+pub(crate) fn effect_word(effect: Effect) -> &'static str {
     match effect {
         Effect::Unchanged => "unchanged",
         Effect::Created => "created",
@@ -64,7 +64,7 @@ pub fn effect_word(effect: Effect) -> &'static str {
 
 /// Why a run stopped, for people.
 #[must_use]
-pub fn park_reason(reason: &ParkReason) -> String {
+pub(crate) fn park_reason(reason: &ParkReason) -> String {
     match reason {
         ParkReason::StepFailed { steps } => format!("{} failed", join(steps)),
         ParkReason::NeedsHuman { what, .. } => what.clone(),

@@ -1,6 +1,6 @@
 //! What people and programs see: stdout is data, stderr is everything else.
 
-pub mod event_text;
-pub mod output;
-pub mod progress;
-pub mod time;
+pub(crate) mod event_text;
+pub(crate) mod output;
+pub(crate) mod progress;
+pub(crate) mod time;

@@ -8,7 +8,7 @@ use std::io::{ErrorKind, Write};
 ///
 /// # Errors
 /// When stdout cannot be written to; a closed pipe is none.
-pub fn bytes(data: &[u8]) -> Result<(), CommandError> {
+pub(crate) fn bytes(data: &[u8]) -> Result<(), CommandError> {
     let mut stdout = std::io::stdout().lock();
     match stdout.write_all(data).and_then(|()| stdout.flush()) {
         Ok(()) => Ok(()),
@@ -22,7 +22,7 @@ pub fn bytes(data: &[u8]) -> Result<(), CommandError> {
 ///
 /// # Errors
 /// See [`bytes`].
-pub fn line(text: &str) -> Result<(), CommandError> {
+pub(crate) fn line(text: &str) -> Result<(), CommandError> {
     bytes(format!("{text}\n").as_bytes())
 }
 
@@ -30,7 +30,7 @@ pub fn line(text: &str) -> Result<(), CommandError> {
 ///
 /// # Errors
 /// See [`bytes`].
-pub fn json(value: &Value) -> Result<(), CommandError> {
+pub(crate) fn json(value: &Value) -> Result<(), CommandError> {
     line(&format!("{value:#}"))
 }
 
@@ -38,11 +38,11 @@ pub fn json(value: &Value) -> Result<(), CommandError> {
 ///
 /// # Errors
 /// See [`bytes`].
-pub fn json_line(value: &Value) -> Result<(), CommandError> {
+pub(crate) fn json_line(value: &Value) -> Result<(), CommandError> {
     line(&value.to_string())
 }
 
 /// Writes a line to stderr; a closed stderr is ignored.
-pub fn note(text: &str) {
+pub(crate) fn note(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }

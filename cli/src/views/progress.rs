@@ -17,19 +17,19 @@ use tokio::sync::mpsc;
 
 /// A committed event on its way to the view.
 #[derive(Debug, Clone)]
-pub struct Committed {
+pub(crate) struct Committed {
     /// Its position in the journal.
-    pub sequence: u64,
+    pub(crate) sequence: u64,
     /// The fact.
-    pub event: Event,
+    pub(crate) event: Event,
 }
 
 /// Where the engine's side puts events; never blocks.
-pub type Sender = mpsc::UnboundedSender<Committed>;
+pub(crate) type Sender = mpsc::UnboundedSender<Committed>;
 
 /// Renders events until the sending side is dropped.
 #[derive(Debug)]
-pub struct Progress {
+pub(crate) struct Progress {
     receiver: mpsc::UnboundedReceiver<Committed>,
     sink: Sink,
 }
@@ -44,7 +44,13 @@ enum Sink {
 
 /// Starts a view: the sender for the engine, the view to be driven beside it.
 #[must_use]
-pub fn open(format: OutputFormat, live: bool, colour: bool, total: usize, clock: Arc<dyn Clock>) -> (Sender, Progress) {
+pub(crate) fn open(
+    format: OutputFormat,
+    live: bool,
+    colour: bool,
+    total: usize,
+    clock: Arc<dyn Clock>,
+) -> (Sender, Progress) {
     let (sender, receiver) = mpsc::unbounded_channel();
     let sink = match format {
         OutputFormat::Jsonl => Sink::Lines,
@@ -57,7 +63,7 @@ pub fn open(format: OutputFormat, live: bool, colour: bool, total: usize, clock:
 
 impl Progress {
     /// Shows everything until the engine is done.
-    pub async fn show(mut self) {
+    pub(crate) async fn show(mut self) {
         while let Some(committed) = self.receiver.recv().await {
             match &mut self.sink {
                 Sink::Live(live) => live.take(&committed.event),

@@ -5,19 +5,19 @@ use std::time::Duration;
 
 /// `2026-11-23 05:17Z`.
 #[must_use]
-pub fn short(at: Timestamp) -> String {
+pub(crate) fn short(at: Timestamp) -> String {
     at.strftime("%Y-%m-%d %H:%MZ").to_string()
 }
 
 /// `2026-11-23T05:17:03Z`.
 #[must_use]
-pub fn seconds(at: Timestamp) -> String {
+pub(crate) fn seconds(at: Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 /// `3s`, `4m10s`, `1h02m`.
 #[must_use]
-pub fn duration(length: Duration) -> String {
+pub(crate) fn duration(length: Duration) -> String {
     let seconds = length.as_secs();
     match seconds {
         0..60 => format!("{seconds}s"),
@@ -28,6 +28,6 @@ pub fn duration(length: Duration) -> String {
 
 /// Time between two moments, nothing if they are in the wrong order.
 #[must_use]
-pub fn between(earlier: Timestamp, later: Timestamp) -> Duration {
+pub(crate) fn between(earlier: Timestamp, later: Timestamp) -> Duration {
     Duration::try_from(later.duration_since(earlier)).unwrap_or_default()
 }
