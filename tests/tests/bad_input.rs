@@ -61,10 +61,10 @@ fn unknown_names_and_bad_parameters_are_explained() {
     let place = TestEnvironment::new();
     let refused = place.run(&["run", "deploy-aws-dve", "--sandbox"]).expect_code(2);
     assert!(refused.stderr.contains("deploy-aws-dev"), "{}", refused.stderr);
-    let refused = place.run(&["run", "deploy-aws-dev", "--sandbox", "--set", "apps_desired=many"]).expect_code(2);
-    assert!(refused.stderr.contains("apps_desired"), "{}", refused.stderr);
-    let refused = place.run(&["run", "deploy-aws-dev", "--sandbox", "--set", "aps_desired=3"]).expect_code(2);
-    assert!(refused.stderr.contains("apps_desired"), "{}", refused.stderr);
+    let refused = place.run(&["run", "deploy-aws-dev", "--sandbox", "--set", "log_retention_days=many"]).expect_code(2);
+    assert!(refused.stderr.contains("log_retention_days"), "{}", refused.stderr);
+    let refused = place.run(&["run", "deploy-aws-dev", "--sandbox", "--set", "log_retention_day=3"]).expect_code(2);
+    assert!(refused.stderr.contains("log_retention_days"), "{}", refused.stderr);
     let refused = place.run(&["status", "zzzz"]).expect_code(2);
     assert!(refused.stderr.contains("zzzz"), "{}", refused.stderr);
     place.run(&["frobnicate"]).expect_code(2);

@@ -54,11 +54,11 @@ fn a_failing_second_run_restores_what_it_changed() {
         "deploy-aws-dev",
         "--sandbox",
         "--set",
-        "log_retention_days=30",
+        "log_retention_days=90",
         "--set",
-        "apps_desired=4",
+        "public_access_cidrs=[127.0.0.0/8]",
         "--sandbox-fault",
-        "eks:UpdateNodegroupConfig=error:InvalidRequestException",
+        "eks:UpdateClusterConfig=error:InvalidParameterException",
         "--on-failure",
         "rollback",
     ];
@@ -85,7 +85,7 @@ fn rollback_of_a_finished_run_wants_confirmation_and_leaves_nothing() {
 fn destroy_empties_the_world_after_several_runs() {
     let place = TestEnvironment::new();
     place.run(&["run", "deploy-aws-dev", "--sandbox", "--speed", FAST]).expect_code(0);
-    place.run(&["run", "deploy-aws-dev", "--sandbox", "--set", "apps_desired=4"]).expect_code(0);
+    place.run(&["run", "deploy-aws-dev", "--sandbox", "--set", "log_retention_days=90"]).expect_code(0);
     place.run(&["destroy", "aws-dev"]).expect_code(6);
     place.run(&["destroy", "aws-dev", "--confirm", "aws-dev"]).expect_code(0);
     assert_empty(&place.world(), "destroy");

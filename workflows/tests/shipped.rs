@@ -12,6 +12,10 @@ use platflow_workflows::{CompileOptions, Compiled, Library, ParameterValues, com
 fn compiled(name: &str, set: &[&str]) -> Compiled {
     let library = Library::new();
     let mut values = ParameterValues::default();
+    if name == "deploy-aws-production" {
+        // Production has no default for who may reach its API.
+        values.set("public_access_cidrs=[198.51.100.0/24]").expect("an assignment");
+    }
     for assignment in set {
         values.set(assignment).expect("an assignment");
     }

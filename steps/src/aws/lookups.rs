@@ -37,7 +37,7 @@ pub struct LookupsSpec {
     /// Instance types that must be offered.
     #[serde(default)]
     pub instance_types: BTreeSet<String>,
-    /// Who will reach the API server: this machine must be among them. Empty: not checked.
+    /// Who will reach the API server: this machine must be among them. Empty: this machine alone.
     #[serde(default)]
     pub public_access_cidrs: BTreeSet<String>,
     /// Where this machine's public address is asked for.
@@ -73,6 +73,9 @@ pub struct LookupsOutputs {
     pub kubernetes_version: String,
     /// Add-on versions by name.
     pub addon_versions: BTreeMap<String, String>,
+    /// Who may reach the API server: the ranges asked for, or this machine's address alone.
+    #[serde(default)]
+    pub public_access_cidrs: Vec<String>,
     /// Digest of the questions these are the answers to.
     pub pinned_for: String,
 }
@@ -213,9 +216,11 @@ impl LookupsKind {
         })
     }
 
-    async fn is_inside(&self, spec: &LookupsSpec) -> Result<(), StepError> {
-        if spec.public_access_cidrs.is_empty() || spec.public_access_cidrs.contains("0.0.0.0/0") {
-            return Ok(());
+    /// The ranges that may reach the API server, with the proof that this machine is inside.
+    async fn access(&self, spec: &LookupsSpec, before: Option<&LookupsOutputs>) -> Result<Vec<String>, StepError> {
+        let asked: Vec<String> = spec.public_access_cidrs.iter().cloned().collect();
+        if asked.iter().any(|range| range == "0.0.0.0/0") {
+            return Ok(asked);
         }
         let url = self.0.address_url.as_deref().unwrap_or(&spec.address_url);
         let unknown = |error: &dyn std::error::Error| {
@@ -226,23 +231,44 @@ impl LookupsKind {
         let answer = request.await.and_then(reqwest::Response::error_for_status).map_err(|error| unknown(&error))?;
         let text = answer.text().await.map_err(|error| unknown(&error))?;
         let address: IpAddr = text.trim().parse().map_err(|error| unknown(&error))?;
-        if spec.public_access_cidrs.iter().any(|range| contains(range, address)) {
-            return Ok(());
+        let ranges = match before {
+            // What was opened for this machine stays open for it alone, wherever it is now.
+            Some(before) if asked.is_empty() && !before.public_access_cidrs.is_empty() => {
+                before.public_access_cidrs.clone()
+            }
+            _ if asked.is_empty() => vec![format!("{address}/{}", if address.is_ipv4() { 32 } else { 128 })],
+            _ => asked,
+        };
+        if ranges.iter().any(|range| contains(range, address)) {
+            return Ok(ranges);
         }
-        let ranges: Vec<&str> = spec.public_access_cidrs.iter().map(String::as_str).collect();
         Err(refused(
             format!("this machine ({address}) is outside public_access_cidrs ({})", ranges.join(", ")),
             "add its address: nothing inside the cluster could be built from here",
         ))
     }
 
-    async fn ask(&self, spec: &LookupsSpec) -> Result<LookupsOutputs, StepError> {
-        self.is_inside(spec).await?;
-        let zones = self.zones(spec).await?;
-        let kubernetes_version = self.kubernetes_version(spec.kubernetes_version.as_deref()).await?;
+    /// Asks. What was answered before stays answered, unless the question itself changed: the same platform months later
+    /// must not move because a newer version exists.
+    async fn ask(&self, spec: &LookupsSpec, before: Option<&LookupsOutputs>) -> Result<LookupsOutputs, StepError> {
+        let public_access_cidrs = self.access(spec, before).await?;
+        let zones = match before {
+            Some(before) if before.zones.len() == spec.zone_count => before.zones.clone(),
+            _ => self.zones(spec).await?,
+        };
+        let kubernetes_version = match (before, spec.kubernetes_version.as_deref()) {
+            (Some(before), None) => before.kubernetes_version.clone(),
+            (Some(before), Some(wanted)) if before.kubernetes_version == wanted => wanted.to_owned(),
+            (_, wanted) => self.kubernetes_version(wanted).await?,
+        };
+        let pinned = before.filter(|before| before.kubernetes_version == kubernetes_version);
         let mut addon_versions = BTreeMap::new();
         for name in &spec.addons {
-            addon_versions.insert(name.clone(), self.addon_version(name, &kubernetes_version).await?);
+            let version = match pinned.and_then(|before| before.addon_versions.get(name)) {
+                Some(version) => version.clone(),
+                None => self.addon_version(name, &kubernetes_version).await?,
+            };
+            addon_versions.insert(name.clone(), version);
         }
         Ok(LookupsOutputs {
             account: self.0.identity.account.clone(),
@@ -251,6 +277,7 @@ impl LookupsKind {
             zones,
             kubernetes_version,
             addon_versions,
+            public_access_cidrs,
             pinned_for: digest(spec),
         })
     }
@@ -288,10 +315,10 @@ impl StepKind for LookupsKind {
         &self,
         spec: &LookupsSpec,
         _seen: &Seen<LookupsOutputs>,
-        _record: &Record<LookupsOutputs>,
+        record: &Record<LookupsOutputs>,
         context: &Context,
     ) -> Result<Made<LookupsOutputs>, StepError> {
-        let outputs = self.ask(spec).await?;
+        let outputs = self.ask(spec, record.outputs.as_ref()).await?;
         let pinned = serde_json::to_value(&outputs).unwrap_or(Value::Null);
         context.note("pinned", pinned).await?;
         Ok(Made::Done(outputs))
