@@ -86,8 +86,15 @@ impl World {
 /// Names that controllers make up.
 fn generated(resource: &Resource) -> bool {
     resource.name == resource.id
-        || matches!(
-            resource.kind.as_str(),
-            "ec2:instance" | "ec2:volume" | "ec2:network-interface" | "kubernetes:Pod" | "kubernetes:Node" | "kubernetes:ReplicaSet"
-        )
+        || [
+            "ec2:instance",
+            "ec2:volume",
+            "ec2:network-interface",
+            "iam:oidc-provider",
+            "kubernetes:PersistentVolume",
+            "kubernetes:Pod",
+            "kubernetes:Node",
+            "kubernetes:ReplicaSet",
+        ]
+        .contains(&resource.kind.as_str())
 }

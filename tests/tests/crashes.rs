@@ -34,15 +34,17 @@ fn assert_same(wanted: &BTreeMap<String, usize>, found: &World, when: &str) {
     assert!(missing.is_empty() && extra.is_empty(), "{when}: wanted {missing:#?}\nfound {extra:#?}");
 }
 
-/// Kills the run when its journal holds `at` events; true if it was still running then.
-fn kill_at(place: &TestEnvironment, arguments: &[&str], at: u64) -> bool {
+/// Kills the command when the newest run's journal holds `at` events, and that run is not `before`; true if it was still
+/// running then.
+fn kill_at(place: &TestEnvironment, arguments: &[&str], at: u64, before: Option<&str>) -> bool {
     let mut running = place.start(arguments);
     let mut killed = false;
     wait_for("the kill point", LIMIT, || {
         if running.ended().is_some() {
             return true;
         }
-        if events(place) >= at {
+        let begun = before.is_none() || place.newest_run().as_deref() != before;
+        if begun && events(place) >= at {
             running.kill();
             killed = true;
             return true;
@@ -57,13 +59,13 @@ fn kill_at(place: &TestEnvironment, arguments: &[&str], at: u64) -> bool {
 #[test]
 fn killed_anywhere_it_resumes_to_the_same_world() {
     let (wanted, total) = undisturbed();
-    let kills = scale().of(8, 40) as u64;
+    let kills = scale().of(40, 120) as u64;
     let mut hit = 0;
     for kill in 0..kills {
         let at = 1 + total * kill / kills;
         let place = TestEnvironment::new();
         let when = format!("killed at event {at} of {total}");
-        if !kill_at(&place, &["run", "deploy-aws-dev", "--sandbox", "--speed", FAST], at) {
+        if !kill_at(&place, &["run", "deploy-aws-dev", "--sandbox", "--speed", FAST], at, None) {
             continue;
         }
         hit += 1;
@@ -85,8 +87,8 @@ fn a_killed_rollback_and_a_killed_destroy_go_on_to_an_empty_world() {
         let run = place.newest_run().expect("a run");
         let built = events(&place);
         let subject = if verb == "rollback" { run.as_str() } else { "aws-dev" };
-        let start = if verb == "rollback" { built } else { 0 };
-        kill_at(&place, &[verb, subject, "--confirm", "aws-dev"], start + built / fraction);
+        let (start, before) = if verb == "rollback" { (built, None) } else { (0, Some(run.as_str())) };
+        kill_at(&place, &[verb, subject, "--confirm", "aws-dev"], start + built / fraction, before);
         let newest = place.newest_run().expect("a run");
         place.run(&["resume", &newest]).expect_code(0);
         assert_empty(&place.world(), verb);
