@@ -145,6 +145,7 @@ fn related(cluster: &mut Cluster, key: &Key, now: Timestamp) {
         ("", "persistentvolumeclaims") => {
             ask_all("", "pods", own, 100);
             ask_all("", "persistentvolumes", None, 100);
+            ask_all("apps", "statefulsets", own, 100);
             ask_all("", "resourcequotas", own, 500);
         }
         ("storage.k8s.io", "storageclasses") => ask_all("", "persistentvolumeclaims", None, 10_000),

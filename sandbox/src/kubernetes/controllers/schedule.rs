@@ -217,6 +217,9 @@ fn claims_bound(look: &mut Look<'_>, pod: &Value, node: &str) -> Result<bool, St
         let Some(claim) = look.cluster.object(&key) else {
             return Err(format!("persistentvolumeclaim \"{name}\" not found"));
         };
+        if object::deleting(&claim) {
+            return Err(format!("persistentvolumeclaim \"{name}\" is being deleted"));
+        }
         if text(&claim, "/status/phase") == "Bound" {
             continue;
         }

@@ -22,6 +22,13 @@ pub(crate) fn stateful_set(look: &mut Look<'_>, key: &Key) {
     for index in 0..wanted {
         let name = format!("{}-{index}", key.name);
         match pods.iter().find(|(pod, _)| pod.name == name) {
+            // A pod that waits for a node may have lost its claim: it is made anew.
+            Some((_, pod)) if text(pod, "/spec/nodeName").is_empty() => {
+                make_claims(look, &set, &name);
+                if !parallel {
+                    break;
+                }
+            }
             Some((_, pod)) if !condition_true(pod, "Ready") && !parallel => break,
             Some(_) => {}
             None => {

@@ -30,7 +30,11 @@ pub(crate) fn claim(look: &mut Look<'_>, key: &Key) {
     let Some(claim) = look.cluster.object(key) else { return };
     if object::deleting(&claim) {
         let used = all(look.cluster, "", "pods", Some(&key.namespace)).iter().any(|(_, pod)| {
-            list(pod, "/spec/volumes").iter().any(|volume| text(volume, "/persistentVolumeClaim/claimName") == key.name)
+            // Like the real protection, a pod without a node does not hold a claim back.
+            !text(pod, "/spec/nodeName").is_empty()
+                && list(pod, "/spec/volumes")
+                    .iter()
+                    .any(|volume| text(volume, "/persistentVolumeClaim/claimName") == key.name)
         });
         if used {
             look.again(key, 2_000)
