@@ -85,7 +85,8 @@ fn imports_follow_the_arrows() {
 #[test]
 fn the_engine_builds_no_sdk() {
     for package in ["platflow-engine", "platflow-state", "platflow-sandbox"] {
-        let tree = output("cargo", &["tree", "--offline", "-p", package, "--edges", "normal,build,dev", "--prefix", "none"]);
+        let tree =
+            output("cargo", &["tree", "--offline", "-p", package, "--edges", "normal,build,dev", "--prefix", "none"]);
         assert!(!tree.contains("aws-sdk-"), "{package} reaches an AWS SDK");
     }
 }
