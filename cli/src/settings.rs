@@ -105,7 +105,7 @@ impl Settings {
             && !(speed.is_finite() && speed > 0.0)
         {
             return Err(CommandError::usage(format!("--speed {speed} is not a positive number"))
-                .with_remedy("1 is real time; 60 (the default) shows a whole deployment in about half a minute"));
+                .with_remedy("1 is real time; 40 (the default) shows a whole deployment in about half a minute"));
         }
         if let Some(speed) = global.speed.filter(|speed| *speed > HIGHEST_SPEED) {
             return Err(CommandError::usage(format!("--speed {speed} is more than {HIGHEST_SPEED}")).with_remedy(

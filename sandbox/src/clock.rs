@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 /// Simulated seconds per real second, unless told otherwise: a whole deployment takes about half a minute.
-pub const DEFAULT_SPEED: f64 = 60.0;
+pub const DEFAULT_SPEED: f64 = 40.0;
 
 /// The longest stretch of real time, in milliseconds, that a restart makes up for: the heartbeat of persistence.
 const HEARTBEAT_MS: i64 = 2_000;
