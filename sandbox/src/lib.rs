@@ -4,6 +4,7 @@
 pub mod aws;
 pub mod clock;
 pub mod control;
+pub mod counting;
 pub mod faults;
 pub mod kubernetes;
 pub mod links;

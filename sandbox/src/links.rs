@@ -1,6 +1,11 @@
 //! How the parts of a world hear of each other: machines that join clusters, claims that become volumes, Services that become
 //! load balancers, pods that are Vault servers, and tokens that IAM vouches for.
 
+#![expect(
+    clippy::indexing_slicing,
+    reason = "reading a JSON value never panics, and every one that is written here is an object of our own making"
+)]
+
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
@@ -250,6 +255,7 @@ impl World {
         let reply = vault.handle(storage_id, request, timestamp(now_ms), &reviewer);
         drop(reviewer);
         self.vault = vault;
+        self.counters.vault(request, (200..300).contains(&reply.status));
         reply
     }
 

@@ -310,7 +310,7 @@ fn control(
             document(&json!({"now_ms": now_ms, "speed": inner.clock.speed()}))
         }
         ("GET", "world") => document(&inner.world.listing(now_ms)),
-        ("GET", "counters") => document(&json!({"schema_version": 1, "counters": inner.world.counters})),
+        ("GET", "counters") => document(&inner.world.counters.summary()),
         ("GET", "faults") => document(&json!({"schema_version": 1, "rules": inner.world.faults.rules()})),
         ("POST", "faults") => add_fault(&mut inner.world, &given),
         ("DELETE", "faults") => {

@@ -1,13 +1,12 @@
 //! The world: the account, the Vault servers, faults and counters as one pure state on simulated time, and how the parts
 //! hear of each other. It does no input or output.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::aws::{self, AwsRequest, AwsResponse, State};
 use crate::clock::timestamp;
+use crate::counting::Counters;
 use crate::faults::{Effect, Faults};
 use crate::kubernetes::{Clusters, KubeReply, KubeRequest};
 use crate::links::{Beyond, Pods, pods_document, pods_restored};
@@ -20,19 +19,6 @@ pub struct Meta {
     pub world_id: String,
     /// Seed of every id in it.
     pub seed: u64,
-}
-
-/// Calls answered so far.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Counters {
-    /// Calls that may change something, by `service:operation`.
-    pub mutations: BTreeMap<String, u64>,
-    /// Calls that only read.
-    pub reads: BTreeMap<String, u64>,
-    /// Dry runs.
-    pub dry_runs: BTreeMap<String, u64>,
-    /// Creating calls, by the step tag they carry.
-    pub steps: BTreeMap<String, u64>,
 }
 
 /// Everything that is simulated.
@@ -94,7 +80,10 @@ impl World {
     /// Answers a request to the API server of a cluster.
     pub fn kubernetes_call(&mut self, cluster: &str, request: &KubeRequest, now_ms: i64) -> KubeReply {
         let mut beyond = Beyond { aws: &mut self.aws, vault: &mut self.vault, pods: &mut self.pods, now_ms };
-        self.kubernetes.handle(cluster, request, timestamp(now_ms), &mut beyond)
+        let reply = self.kubernetes.handle(cluster, request, timestamp(now_ms), &mut beyond);
+        let wrote = self.kubernetes.wrote();
+        self.counters.kubernetes(request, wrote);
+        reply
     }
 
     /// Answers a call to AWS.
@@ -116,21 +105,9 @@ impl World {
     fn count(&mut self, request: &AwsRequest) {
         let name = format!("{}:{}", request.service, request.operation);
         let dry = request.input.get("DryRun").and_then(Value::as_str) == Some("true");
-        let counters = &mut self.counters;
-        let book = if dry {
-            &mut counters.dry_runs
-        } else if aws::mutates(&request.operation) {
-            &mut counters.mutations
-        } else {
-            &mut counters.reads
-        };
-        *book.entry(name).or_default() += 1;
-        if aws::mutates(&request.operation)
-            && !dry
-            && let Some(step) = step_tag(&request.input)
-        {
-            *counters.steps.entry(format!("{step} {}:{}", request.service, request.operation)).or_default() += 1;
-        }
+        let mutates = aws::mutates(&request.operation);
+        let step = if mutates { step_tag(&request.input) } else { None };
+        self.counters.aws(name, mutates, dry, step);
     }
 
     /// The listing of `sandbox world`.
@@ -139,19 +116,15 @@ impl World {
         let mut resources: Vec<Value> = self.aws.records().filter(|record| record.kind != "eks:update").map(|record| {
             let state = ["/state", "/status", "/KeyState", "/instanceState/name", "/State/Code"].iter().map(|field| record.text(field)).find(|state| !state.is_empty()).unwrap_or("available");
             let name = record.tags.get("Name").map_or(record.id.as_str(), String::as_str);
-            let mut one = json!({"type": record.kind, "id": record.id, "name": name, "region": record.region, "tags": record.tags, "state": state});
-            if record.system {
-                one["system"] = json!(true);
-            }
-            one
-        }).filter(|one| one["state"] != json!("deleted")).collect();
+            json!({"type": record.kind, "id": record.id, "name": name, "region": record.region, "tags": record.tags, "state": state, "system": made_by_the_cloud(record)})
+        }).filter(|one| one.get("state") != Some(&json!("deleted"))).collect();
         resources.extend(self.vault.summary(timestamp(now_ms)).into_iter().map(|cluster| {
-            let state = if cluster.sealed { "sealed" } else { "unsealed" };
+            let state = if cluster.sealed { "sealed".to_owned() } else { format!("unsealed, {} voters", cluster.voters) };
             json!({"type": "vault:cluster", "id": cluster.id, "name": cluster.name, "tags": {}, "state": state, "voters": cluster.voters, "unsealed": cluster.unsealed, "leader": cluster.leader})
         }));
         resources.extend(self.kubernetes.resources().into_iter().map(|one| {
             let name = if one.namespace.is_empty() { one.name.clone() } else { format!("{}/{}", one.namespace, one.name) };
-            json!({"type": format!("kubernetes:{}", one.kind), "id": one.uid, "name": name, "cluster": one.cluster, "tags": one.labels, "state": one.state})
+            json!({"type": format!("kubernetes:{}", one.kind), "id": one.uid, "name": name, "cluster": one.cluster, "tags": one.labels, "state": one.state, "system": one.system})
         }));
         json!({"schema_version": 1, "resources": resources})
     }
@@ -183,11 +156,8 @@ impl World {
         for (key, value) in documents {
             match key.split_once('/') {
                 Some(("aws", rest)) => world.aws.restore(rest, value)?,
-                Some(("kubernetes", rest)) => {
-                    if !world.kubernetes.restore(rest, value) {
-                        tracing::warn!(key, "not understood");
-                    }
-                }
+                Some(("kubernetes", rest)) if world.kubernetes.restore(rest, value.clone()) => {}
+                Some(("kubernetes", _)) => tracing::warn!(key, "not understood"),
                 Some(("world", "pods")) => world.pods = pods_restored(&value),
                 Some(("vault", rest)) => vault.push((rest.to_owned(), value)),
                 Some(("world", "meta")) => world.meta = serde_json::from_value(value)?,
@@ -201,6 +171,16 @@ impl World {
         let _ = world.aws.take_dirty();
         Ok(world)
     }
+}
+
+/// What AWS, EKS or a controller made by itself: nobody asked for it by name, and it goes with what it was made for.
+fn made_by_the_cloud(record: &aws::Record) -> bool {
+    let owned = record.tags.keys().any(|tag| tag.starts_with("kubernetes.io/cluster/"));
+    let ours = record.tags.contains_key("platflow:step");
+    record.system
+        || (owned && !ours)
+        || (record.kind == "ec2:network-interface" && !ours)
+        || record.tags.contains_key("aws:eks:cluster-name")
 }
 
 /// The step tag of a creating call, in any protocol's form.

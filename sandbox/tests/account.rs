@@ -1,5 +1,12 @@
 //! The simulated account as clients meet it: raw requests in, answers out, time moved by hand. No network.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests fail the test by panicking"
+)]
+
 use std::collections::BTreeMap;
 
 use platflow_sandbox::aws::{AwsResponse, RawRequest, parse};

@@ -1,5 +1,7 @@
 //! The server process as clients meet it over loopback HTTP: replies lost after their effect, and a world that outlives its server.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail the test by panicking")]
+
 use std::path::Path;
 use std::time::Duration;
 

@@ -212,7 +212,9 @@ impl TestEnvironment {
     #[track_caller]
     #[must_use]
     pub fn counters(&self) -> Value {
-        self.run(&["sandbox", "counters", "--output", "json"]).expect_code(0).json()
+        let counters = self.run(&["sandbox", "counters", "--output", "json"]).expect_code(0).json();
+        assert!(counters["mutating"]["outside_smoke"].is_u64(), "the counters have another shape: {counters}");
+        counters
     }
 }
 

@@ -1,5 +1,10 @@
 //! IAM: roles with their policies, OIDC providers, instance profiles.
 
+#![expect(
+    clippy::indexing_slicing,
+    reason = "reading a JSON value never panics, and every one that is written here is an object of our own making"
+)]
+
 use serde_json::{Value, json};
 
 use super::wire::{Refusal, iso, items, need, text, texts};

@@ -1,5 +1,10 @@
 //! The services of which a few calls are enough: STS, CloudWatch Logs, ELBv2, Auto Scaling, Service Quotas, Tagging.
 
+#![expect(
+    clippy::indexing_slicing,
+    reason = "reading a JSON value never panics, and every one that is written here is an object of our own making"
+)]
+
 use serde_json::{Value, json};
 
 use super::wire::{Refusal, items, need, number, page, text, texts};

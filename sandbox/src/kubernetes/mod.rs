@@ -50,6 +50,7 @@ use store::Key;
 pub struct Clusters {
     clusters: BTreeMap<String, Cluster>,
     removed: Vec<String>,
+    wrote: bool,
 }
 
 /// One object for a listing of the world.
@@ -69,6 +70,8 @@ pub struct Listed {
     pub state: String,
     /// Labels.
     pub labels: BTreeMap<String, String>,
+    /// Made by the control plane, an add-on or a controller, not by a caller.
+    pub system: bool,
 }
 
 impl Clusters {
@@ -212,9 +215,17 @@ impl Clusters {
             };
         };
         controllers::advance(cluster, now, outside);
+        let before = cluster.store.version();
         let reply = verbs::handle(cluster, request, now, outside);
+        self.wrote = cluster.store.version() != before;
         controllers::settle(cluster, now);
         reply
+    }
+
+    /// Whether the last request itself changed what is stored.
+    #[must_use]
+    pub fn wrote(&self) -> bool {
+        self.wrote
     }
 
     /// The events of a watch since the last poll, and whether it is over.
@@ -263,7 +274,7 @@ impl Clusters {
                 let kind = cluster
                     .resource_of(&key.group, &key.resource)
                     .map_or_else(|| key.resource.clone(), |resource| resource.kind.clone());
-                let labels = object::map(object, "/metadata/labels")
+                let labels: BTreeMap<String, String> = object::map(object, "/metadata/labels")
                     .map(|labels| {
                         labels
                             .iter()
@@ -278,6 +289,7 @@ impl Clusters {
                     name: key.name.clone(),
                     uid: object::uid(object).to_owned(),
                     state: object::text(object, "/status/phase").to_owned(),
+                    system: !labels.contains_key("platflow.io/step") && made_by_the_cluster(key, object),
                     labels,
                 });
             }
@@ -353,4 +365,35 @@ impl Clusters {
                 .collect::<BTreeMap<_, _>>()
         )
     }
+}
+
+/// Namespaces that a control plane comes with.
+const OWN_NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
+
+/// What the control plane, an add-on or a controller made by itself.
+fn made_by_the_cluster(key: &Key, object: &Value) -> bool {
+    let by_name = |name: &str| {
+        OWN_NAMESPACES.contains(&name)
+            || ["system:", "eks:", "kube-", "system-"].iter().any(|prefix| name.starts_with(prefix))
+    };
+    let kind_of_its_own = matches!(
+        key.resource.as_str(),
+        "nodes"
+            | "pods"
+            | "persistentvolumes"
+            | "persistentvolumeclaims"
+            | "csinodes"
+            | "csidrivers"
+            | "apiservices"
+            | "flowschemas"
+            | "prioritylevelconfigurations"
+    );
+    let owned = !object::list(object, "/metadata/ownerReferences").is_empty();
+    kind_of_its_own
+        || owned
+        || by_name(&key.namespace)
+        || by_name(&key.name)
+        || (key.resource == "serviceaccounts" && key.name == "default")
+        || (key.resource == "storageclasses" && (key.name == "gp2" || key.name.starts_with("ebs-csi")))
+        || matches!(key.name.as_str(), "cluster-admin" | "admin" | "edit" | "view" | "argocd-initial-admin-secret")
 }

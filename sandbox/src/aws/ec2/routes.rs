@@ -1,5 +1,10 @@
 //! Route tables, routes and their associations.
 
+#![expect(
+    clippy::indexing_slicing,
+    reason = "reading a JSON value never panics, and every one that is written here is an object of our own making"
+)]
+
 use serde_json::{Value, json};
 
 use super::super::wire::{Refusal, need, text};

@@ -1,5 +1,10 @@
 //! Launch templates and their versions.
 
+#![expect(
+    clippy::indexing_slicing,
+    reason = "reading a JSON value never panics, and every one that is written here is an object of our own making"
+)]
+
 use serde_json::{Map, Value, json};
 
 use super::super::wire::{Refusal, iso, items, need, number, text, texts};
@@ -112,7 +117,7 @@ pub(super) fn versions(call: &mut Call<'_>, input: &Value) -> Answer {
             || wanted.iter().any(|wanted| match wanted.as_str() {
                 "$Latest" => one["versionNumber"] == body["latestVersionNumber"],
                 "$Default" => one["versionNumber"] == body["defaultVersionNumber"],
-                number => one["versionNumber"].to_string() == number,
+                number => one["versionNumber"].as_i64() == number.parse().ok(),
             })
     };
     let found: Vec<Value> = items(&body, "/_versions").into_iter().filter(|one| fits(one)).collect();

@@ -1,5 +1,10 @@
 //! Managed node groups: Auto Scaling groups, machines with interfaces and volumes, and what makes them fail to join.
 
+#![expect(
+    clippy::indexing_slicing,
+    reason = "reading a JSON value never panics, and every one that is written here is an object of our own making"
+)]
+
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
@@ -218,7 +223,7 @@ fn machine(call: &mut Call<'_>, group: &Record, subnet: &str, asg: &str) -> Valu
             subnet,
             description: "",
             kind: "interface",
-            groups: &[security.clone()],
+            groups: std::slice::from_ref(&security),
             instance: Some(&id),
             tags: specified("network-interface"),
         },

@@ -88,6 +88,7 @@ fn broken_apis(look: &Look<'_>) -> Vec<String> {
         .collect()
 }
 
+#[expect(clippy::too_many_lines, reason = "the five conditions of a namespace, one after the other")]
 fn set_conditions(look: &mut Look<'_>, key: &Key, left: &[Key], broken: &[String]) {
     let mut by_kind: Vec<(String, usize)> = Vec::new();
     let mut by_finalizer: Vec<(String, usize)> = Vec::new();

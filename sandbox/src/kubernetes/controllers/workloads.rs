@@ -141,6 +141,7 @@ fn new_replica_set(look: &mut Look<'_>, deployment: &Value, hash: &str, sets: &[
     look.cluster.make("replicasets", "apps", set, look.now);
 }
 
+#[expect(clippy::too_many_lines, reason = "the status of a Deployment, field by field")]
 fn report(look: &mut Look<'_>, key: &Key, current_key: &Key, deployment: &Value) {
     let Some(current) = look.cluster.object(current_key) else { return };
     let number = |set: &Value, field: &str| int(set, &format!("/status/{field}")).unwrap_or(0);

@@ -305,11 +305,12 @@ pub(crate) fn commit(
         }
         return Ok((true, Arc::new(new)));
     }
+    let held = key.is("", "namespaces") && !list(&new, "/spec/finalizers").is_empty();
     if live.is_some()
         && object::deleting(&new)
         && list(&new, "/metadata/finalizers").is_empty()
         && object::int(&new, "/metadata/deletionGracePeriodSeconds").unwrap_or(0) == 0
-        && !(key.is("", "namespaces") && !list(&new, "/spec/finalizers").is_empty())
+        && !held
     {
         call.cluster.store.put(key.clone(), new);
         let last = call.cluster.store.delete(&key);
