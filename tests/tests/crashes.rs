@@ -97,7 +97,10 @@ fn a_killed_rollback_and_a_killed_destroy_go_on_to_an_empty_world() {
 
 /// Empty but for a KMS key whose deletion is scheduled.
 fn assert_empty(world: &World, when: &str) {
-    let left: Vec<_> =
-        world.made().filter(|resource| !(resource.kind == "kms:key" && resource.state == "PendingDeletion")).collect();
+    let left: Vec<_> = world
+        .resources
+        .iter()
+        .filter(|resource| !(resource.kind == "kms:key" && resource.state == "PendingDeletion"))
+        .collect();
     assert!(left.is_empty(), "{when} left {left:#?}");
 }

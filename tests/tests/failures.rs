@@ -7,8 +7,11 @@ const FAST: &str = "300";
 const RULE: &str = "eks:CreateNodegroup:data=error:InvalidParameterException";
 
 fn assert_empty(world: &World, when: &str) {
-    let left: Vec<_> =
-        world.made().filter(|resource| !(resource.kind == "kms:key" && resource.state == "PendingDeletion")).collect();
+    let left: Vec<_> = world
+        .resources
+        .iter()
+        .filter(|resource| !(resource.kind == "kms:key" && resource.state == "PendingDeletion"))
+        .collect();
     assert!(left.is_empty(), "{when} left {left:#?}");
 }
 
