@@ -9,7 +9,7 @@ use platflow_tests::{TestEnvironment, wait_for};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-const FAST: &str = "300";
+const FAST: &str = "150";
 const LIMIT: Duration = Duration::from_secs(240);
 
 /// Events in the journal of the newest run, as far as `list` can tell.

@@ -3,7 +3,7 @@
 use platflow_tests::TestEnvironment;
 use platflow_tests::world::World;
 
-const FAST: &str = "300";
+const FAST: &str = "150";
 const RULE: &str = "eks:CreateNodegroup:data=error:InvalidParameterException";
 
 fn assert_empty(world: &World, when: &str) {

@@ -59,7 +59,7 @@ fn assert_platform(world: &World) {
 #[test]
 fn the_platform_comes_up_and_a_second_run_changes_nothing() {
     let place = TestEnvironment::new();
-    let first = place.run(&["run", "deploy-aws-dev", "--sandbox", "--speed", "300"]).expect_code(0);
+    let first = place.run(&["run", "deploy-aws-dev", "--sandbox", "--speed", "150"]).expect_code(0);
     assert!(first.stdout.contains("kubeconfig"), "the operator is told what they got:\n{}", first.stdout);
     let run = place.newest_run().expect("a run");
     let status = place.run(&["status", &run, "--output", "json"]).expect_code(0).json();

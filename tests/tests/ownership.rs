@@ -46,7 +46,7 @@ fn a_parked_run_holds_its_environment() {
 #[test]
 fn another_state_file_is_refused_and_the_owner_named() {
     let place = TestEnvironment::new();
-    place.run(&["run", "deploy-aws-dev", "--sandbox", "--speed", "300"]).expect_code(0);
+    place.run(&["run", "deploy-aws-dev", "--sandbox", "--speed", "150"]).expect_code(0);
     let uid = place.run(&["list", "--output", "json"]).json()["runs"][0]["environment_uid"].to_string();
     let before = place.world();
     // A second state file beside the same world: the sandbox directory is shared by a link.
@@ -65,7 +65,7 @@ fn another_state_file_is_refused_and_the_owner_named() {
 #[test]
 fn another_target_is_refused_before_any_call() {
     let place = TestEnvironment::new();
-    place.run(&["run", "deploy-aws-dev", "--sandbox", "--speed", "300"]).expect_code(0);
+    place.run(&["run", "deploy-aws-dev", "--sandbox", "--speed", "150"]).expect_code(0);
     let before = place.counters();
     let refused = place.run(&["run", "deploy-aws-dev", "--sandbox", "--region", "eu-central-1"]).expect_code(2);
     assert!(refused.stderr.contains("eu-central-1"), "{}", refused.stderr);

@@ -6,7 +6,7 @@
 use platflow_tests::{TestEnvironment, wait_for};
 use std::time::Duration;
 
-const FAST: &str = "300";
+const FAST: &str = "150";
 const LIMIT: Duration = Duration::from_secs(120);
 
 fn step_state(place: &TestEnvironment, step: &str) -> String {
