@@ -104,3 +104,32 @@ fn a_real_run_wants_account_region_and_credentials() {
     assert!(refused.stderr.contains("credentials"), "{}", refused.stderr);
     assert!(place.newest_run().is_none(), "no run was made");
 }
+
+/// Proves that an endpoint where nobody answers, and another account than the one named, end the command before anything
+/// is done, each with what to do; and that without `--sandbox` the binary follows the credential chain and
+/// `AWS_ENDPOINT_URL`: pointed at the sandbox by them alone, `plan` sees the whole platform as still to be created.
+#[test]
+fn the_credential_chain_and_the_endpoint_are_followed() {
+    let place = TestEnvironment::new();
+    let sandbox = place.run(&["sandbox", "start", "--output", "json"]).expect_code(0).json();
+    let account = sandbox["account"].as_str().expect("an account").to_owned();
+    let url = sandbox["aws_url"].as_str().expect("an address").to_owned();
+    let open = "public_access_cidrs=[0.0.0.0/0]";
+    let plan = |endpoint: &str, account: &str| {
+        let arguments = ["plan", "deploy-aws-dev", "--account", account, "--region", "us-east-1", "--set", open];
+        let mut command = place.command(&arguments);
+        command
+            .env("AWS_ENDPOINT_URL", endpoint)
+            .env("AWS_ACCESS_KEY_ID", "AKIAEXAMPLE")
+            .env("AWS_SECRET_ACCESS_KEY", "example")
+            .env("AWS_EC2_METADATA_DISABLED", "true");
+        place.finish(command, &arguments)
+    };
+    let unreachable = plan("http://127.0.0.1:9", &account).expect_code(2);
+    assert!(unreachable.stderr.contains("127.0.0.1:9"), "{}", unreachable.stderr);
+    let other = plan(&url, "999999999999").expect_code(2);
+    assert!(other.stderr.contains("999999999999") && other.stderr.contains(&account), "{}", other.stderr);
+    let seen = plan(&url, &account).expect_code(3);
+    assert!(seen.stdout.contains("create   network.vpc"), "{}", seen.stdout);
+    assert_eq!(place.counters()["mutating"]["total"], 0, "a plan changes nothing");
+}

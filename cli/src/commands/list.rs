@@ -34,12 +34,12 @@ pub(crate) async fn execute(arguments: List, settings: &Settings) -> Result<Exit
         OutputFormat::Text if runs.is_empty() => output::line("no runs yet")?,
         OutputFormat::Text => {
             output::line(&format!(
-                "{:<10} {:<28} {:<18} {:<13} {}",
+                "{:<10} {:<28} {:<18} {:<20} {}",
                 "RUN", "WORKFLOW", "ENVIRONMENT", "STATUS", "STARTED"
             ))?;
             for run in &runs {
                 output::line(&format!(
-                    "{:<10} {:<28} {:<18} {:<13} {}",
+                    "{:<10} {:<28} {:<18} {:<20} {}",
                     run.id,
                     run.workflow,
                     run.environment,

@@ -27,6 +27,8 @@ use tokio_util::sync::CancellationToken;
 #[derive(Debug, Clone, PartialEq)]
 enum Verdict {
     Create,
+    /// A check that every run makes anew and cleans up after.
+    Check,
     Adopt,
     Leave,
     Change(Vec<Difference>),
@@ -40,6 +42,7 @@ impl Verdict {
     fn word(&self) -> &'static str {
         match self {
             Self::Create => "create",
+            Self::Check => "check",
             Self::Adopt => "adopt",
             Self::Leave => "leave",
             Self::Change(_) => "change",
@@ -53,14 +56,20 @@ impl Verdict {
     fn differences(&self) -> &[Difference] {
         match self {
             Self::Change(differences) | Self::Replace(differences) => differences,
-            Self::Create | Self::Adopt | Self::Leave | Self::Refuse(_) | Self::Skip(_) | Self::Unsure(_) => &[],
+            Self::Create
+            | Self::Check
+            | Self::Adopt
+            | Self::Leave
+            | Self::Refuse(_)
+            | Self::Skip(_)
+            | Self::Unsure(_) => &[],
         }
     }
 
     fn reason(&self) -> Option<&str> {
         match self {
             Self::Refuse(reason) | Self::Skip(reason) | Self::Unsure(reason) => Some(reason),
-            Self::Create | Self::Adopt | Self::Leave | Self::Change(_) | Self::Replace(_) => None,
+            Self::Create | Self::Check | Self::Adopt | Self::Leave | Self::Change(_) | Self::Replace(_) => None,
         }
     }
 
@@ -183,6 +192,7 @@ impl Survey<'_> {
             intended_at: None,
         };
         match kind.observe(&spec, &known, &self.context(step, recorded)).await {
+            Ok(Observation::Absent) if step.kind.as_str().starts_with("smoke.") => Verdict::Check,
             Ok(Observation::Absent) => Verdict::Create,
             Ok(Observation::Present { ownership: Ownership::Foreign(owner), .. }) => {
                 Verdict::Refuse(format!("it exists and belongs to {owner}"))

@@ -38,7 +38,14 @@ pub(crate) async fn execute(arguments: &WorkflowArguments, settings: &Settings) 
             "workflow": plan.workflow,
             "environment": plan.environment,
             "plan_digest": digest,
-            "steps": plan.steps.iter().map(|step| json!({"name": step.name, "kind": step.kind, "needs": step.needs})).collect::<Vec<_>>(),
+            "steps": plan.steps.iter().map(|step| json!({
+                "name": step.name,
+                "kind": step.kind,
+                "needs": step.needs,
+                "undo_after": step.undo_after,
+                "undo": step.undo,
+                "expected_seconds": step.expected.as_secs(),
+            })).collect::<Vec<_>>(),
             "warnings": compiled.warnings,
         })),
     }?;
