@@ -1,8 +1,8 @@
 //! The crash sweep of the engine over the graph of `deploy-aws-dev` itself, on model steps.
 //!
 //! The graph comes from the real binary (`validate`), so names, dependencies, teardown edges and ways of undoing are those
-//! of the shipped runbook; what the steps do is a model whose world counts every creation. In CI every crash is tried and the failures are sampled
-//! evenly, under `nightly` all of them run; none is excluded by hand.
+//! of the shipped runbook; what the steps do is a model whose world counts every creation. In CI every crash is tried and
+//! the failures are sampled evenly, under `nightly` all of them run; none is excluded by hand.
 
 use platflow_engine::model::generate;
 use platflow_engine::model::kinds::Habit;
