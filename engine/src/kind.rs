@@ -35,7 +35,7 @@ pub struct KindDescription {
     /// How long after an uncertain call an absence may still be read lag. Zero where the call carries a token or the
     /// name is unique and reads are consistent.
     pub settle: Duration,
-    /// Expected duration, for the critical path and the estimate (facts 3.19).
+    /// Expected duration, for the critical path and the estimate.
     pub expected: Duration,
     /// Undoing it destroys data that cannot be rebuilt (a KMS key, Vault's storage): wants a confirmation.
     pub holds_data: bool,

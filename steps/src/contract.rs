@@ -86,7 +86,7 @@ pub trait StepKind: Send + Sync + 'static {
     const NAME: &'static str;
     /// One sentence for the reference.
     const SUMMARY: &'static str;
-    /// How long after an uncertain call an absence may still be read lag (facts: at least 60 s for class C creates).
+    /// How long after an uncertain call an absence may still be read lag (at least 60 s where a create has neither token nor unique name).
     const SETTLE: Duration = Duration::ZERO;
     /// Expected duration.
     const EXPECTED: Duration = Duration::from_secs(2);

@@ -54,7 +54,7 @@ fn kill_at(place: &TestEnvironment, arguments: &[&str], at: u64, before: Option<
     killed
 }
 
-/// Proves must-show 3: killed at moments spread over the run, each followed by one `resume`, every run ends with exit 0 in
+/// Proves that, killed at moments spread over the run, each followed by one `resume`, every run ends with exit 0 in
 /// the same world as an undisturbed one, nothing twice.
 #[test]
 fn killed_anywhere_it_resumes_to_the_same_world() {
@@ -78,7 +78,7 @@ fn killed_anywhere_it_resumes_to_the_same_world() {
     println!("kills that hit: {hit} of {kills}, events in an undisturbed run: {total}");
 }
 
-/// Proves the second half of must-show 4: a rollback and a destroy that are killed go on with `resume` and leave nothing.
+/// Proves that a rollback and a destroy that are killed go on with `resume` and leave nothing.
 #[test]
 fn a_killed_rollback_and_a_killed_destroy_go_on_to_an_empty_world() {
     for (verb, fraction) in [("rollback", 4), ("destroy", 2)] {

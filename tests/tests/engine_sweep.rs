@@ -71,7 +71,7 @@ fn sample<T>(cases: Vec<T>, most: usize) -> Vec<T> {
     cases.into_iter().step_by(every).collect()
 }
 
-/// Proves must-show 8 for crashes: the journal is cut after every event, and the process dies before and after every
+/// Proves that when the journal is cut after every event, or the process dies before or after any
 /// call; resumed, the run ends in the undisturbed world, rolled back, in the first one, and nothing is made twice.
 #[test]
 fn the_shipped_graph_survives_every_crash() {
@@ -96,7 +96,7 @@ fn the_shipped_graph_survives_every_crash() {
     });
 }
 
-/// Proves must-show 8 for failures: every step fails in every class and residue, for a moment or for good.
+/// Proves that every step fails in every class and residue, for a moment or for good.
 #[test]
 fn the_shipped_graph_survives_every_failure() {
     let subject = subject();

@@ -54,7 +54,7 @@ fn assert_platform(world: &World) {
     }
 }
 
-/// Proves must-show 1 and 2: exit 0, every step verified with outputs, exactly the platform's resources, each tagged and
+/// Proves exit 0, every step verified with outputs, exactly the platform's resources, each tagged and
 /// none twice; and that a second run makes no mutating call outside smoke and leaves the world as it was.
 #[test]
 fn the_platform_comes_up_and_a_second_run_changes_nothing() {

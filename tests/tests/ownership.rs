@@ -15,7 +15,7 @@ fn start_and_kill(place: &TestEnvironment) -> String {
     place.newest_run().expect("a run")
 }
 
-/// Proves must-show 5: of two resumes one works, the other exits 7 and names host, pid and since; a killed owner is taken
+/// Proves that of two resumes one works, the other exits 7 and names host, pid and since; a killed owner is taken
 /// over at once, without any flag.
 #[test]
 fn one_owner_at_a_time_and_a_dead_one_is_taken_over_at_once() {
