@@ -71,8 +71,8 @@ fn sample<T>(cases: Vec<T>, most: usize) -> Vec<T> {
     cases.into_iter().step_by(every).collect()
 }
 
-/// Proves that when the journal is cut after every event, or the process dies before or after any
-/// call; resumed, the run ends in the undisturbed world, rolled back, in the first one, and nothing is made twice.
+/// Proves that wherever the journal is cut, and before or after whichever call the process dies, the run ends in the
+/// undisturbed world when resumed and in the first one when rolled back, and nothing is made twice.
 #[test]
 fn the_shipped_graph_survives_every_crash() {
     let subject = subject();
