@@ -67,7 +67,11 @@ fn subject() -> Subject {
 
 /// Every `n`-th of the cases, so that about `most` remain, spread evenly.
 fn sample<T>(cases: Vec<T>, most: usize) -> Vec<T> {
-    let every = cases.len().div_ceil(most).max(1);
+    // Prime to the three policies and to the faults of a step, so that no stride leaves one of them out.
+    let mut every = cases.len().div_ceil(most).max(1);
+    while every > 1 && (every.is_multiple_of(2) || every.is_multiple_of(3)) {
+        every += 1;
+    }
     cases.into_iter().step_by(every).collect()
 }
 
@@ -115,6 +119,14 @@ fn the_shipped_graph_survives_every_failure() {
         let total = all.len();
         let chosen = sample(all, scale().of(240, usize::MAX));
         let count = chosen.len();
+        for (policy, recovery) in [
+            (OnFailure::Park, Recovery::Forward),
+            (OnFailure::Park, Recovery::Backward),
+            (OnFailure::Rollback, Recovery::Backward),
+        ] {
+            let tried = chosen.iter().filter(|(_, one, way)| *one == policy && *way == recovery).count();
+            assert!(tried * 4 > count, "{policy:?} with {recovery:?} is hardly sampled: {tried} of {count}");
+        }
         for (fault, policy, recovery) in chosen {
             subject.fault(fault, policy, recovery, &expected).await.unwrap_or_else(|broken| panic!("{broken}"));
         }
