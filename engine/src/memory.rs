@@ -105,6 +105,22 @@ impl MemoryJournal {
         stored.events.iter().map(|event| fold::decode(event).map_err(defect)).collect()
     }
 
+    /// The newest event of a run that is wanted. It reads from the end: what is asked for is rarely far back, and a story
+    /// read from its beginning at every call would make a sweep quadratic.
+    ///
+    /// # Errors
+    /// Unknown run, or an event that cannot be read.
+    pub fn newest(&self, run: &RunId, wanted: impl Fn(&Event) -> bool) -> Result<Option<Event>, JournalError> {
+        let tables = self.tables();
+        for stored in tables.run(run)?.events.iter().rev() {
+            let event = fold::decode(stored).map_err(defect)?;
+            if wanted(&event) {
+                return Ok(Some(event));
+            }
+        }
+        Ok(None)
+    }
+
     /// Folds the whole journal of a run from its events alone.
     ///
     /// # Errors

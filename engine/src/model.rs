@@ -4,6 +4,7 @@
 //! creation and deletion, lost replies, secrets told once), a clock that jumps, and the crash sweep over them.
 
 pub mod clock;
+pub mod combined;
 pub mod generate;
 pub mod kinds;
 pub mod sweep;

@@ -1,32 +1,49 @@
 //! The crash sweep of the engine over the graph of `deploy-aws-dev` itself, on model steps.
 //!
 //! The graph comes from the real binary (`validate`), so names, dependencies, teardown edges and ways of undoing are those
-//! of the shipped runbook; what the steps do is a model whose world counts every creation. In CI every crash is tried and
-//! the failures are sampled evenly, under `nightly` all of them run; none is excluded by hand.
+//! of the shipped runbook; what the steps do is a model whose world counts every creation. In CI every crash is tried,
+//! failures and both together are drawn by a seed; under `nightly` each cut meets the failure of each step. No case is
+//! excluded by hand.
 
+use platflow_engine::model::combined::Trouble;
 use platflow_engine::model::generate;
 use platflow_engine::model::kinds::Habit;
-use platflow_engine::model::sweep::{Crash, Recovery, Subject};
-use platflow_engine::model::world::Moment;
-use platflow_engine::name::{KindName, StepName};
-use platflow_engine::plan::OnFailure;
+use platflow_engine::model::sweep::{Broken, Crash, Recovery, Subject, Undisturbed};
+use platflow_engine::model::world::{Fault, Moment};
+use platflow_engine::name::StepName;
+use platflow_engine::plan::{OnFailure, PlannedStep};
 use platflow_engine::step::UndoPlan;
 use platflow_tests::TestEnvironment;
 use platflow_tests::scale::scale;
+use rand::rngs::StdRng;
+use rand::seq::{IndexedRandom, SliceRandom};
+use rand::{RngExt, SeedableRng};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+const WAYS: [(OnFailure, Recovery); 3] = [
+    (OnFailure::Park, Recovery::Forward),
+    (OnFailure::Park, Recovery::Backward),
+    (OnFailure::Rollback, Recovery::Backward),
+];
+
+/// A case is named by what it is; the seed only chooses which are tried.
+const SEED: u64 = 2026;
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().build().expect("a runtime").block_on(future)
 }
 
-/// How the resource behind a kind behaves, as far as crashes can tell.
+/// How the resource behind a kind behaves, as far as crashes can tell. What is not named has a name of its own, is there
+/// at once and is read consistently: objects of Kubernetes and Vault, roles, keys of IAM and EKS.
 fn habit(kind: &str) -> Habit {
     match kind {
         "aws.vpc" | "aws.subnet" | "aws.internet_gateway" | "aws.elastic_ip" | "aws.security_group" | "aws.kms_key" => {
             Habit::Anonymous
         }
-        "aws.nat_gateway" | "aws.route_table" | "aws.launch_template" => Habit::Token,
+        "aws.nat_gateway" => Habit::SlowToken,
+        "aws.route_table" | "aws.launch_template" => Habit::Token,
         "aws.eks_cluster"
         | "aws.node_group"
         | "aws.addon"
@@ -43,7 +60,8 @@ fn names(value: &Value) -> Vec<StepName> {
     Vec::<StepName>::deserialize(value).expect("step names")
 }
 
-fn subject() -> Subject {
+/// The shipped graph on an empty account; `earlier`: on what an earlier run of half of it had built, some of it otherwise.
+fn subject(earlier: bool) -> Subject {
     let place = TestEnvironment::new();
     let answer = place.run(&["validate", "deploy-aws-dev", "--output", "json"]).expect_code(0).json();
     let mut steps = Vec::new();
@@ -53,83 +71,159 @@ fn subject() -> Subject {
         let mut step = generate::step(name, habit, json!({"size": 1}), &names(&one["needs"])).expect("a step");
         step.undo_after = names(&one["undo_after"]);
         step.undo = UndoPlan::deserialize(&one["undo"]).expect("a way of undoing");
-        assert_ne!(
-            step.kind,
-            KindName::new("aws.vpc").expect("a kind"),
-            "the model's kinds stand in for the real ones"
-        );
         steps.push(step);
     }
     assert!(steps.len() > 60);
+    let mut built: Vec<PlannedStep> = Vec::new();
+    // Level by level, as only what stands on something built can have been built.
+    while earlier {
+        let is_built = |name: &StepName| built.iter().any(|step| step.name == *name);
+        let ready = |(number, step): &(usize, &PlannedStep)| {
+            number % 5 != 4 && !is_built(&step.name) && step.needs.iter().all(is_built)
+        };
+        let level: Vec<PlannedStep> =
+            steps.iter().enumerate().filter(ready).map(|(number, step)| as_before(number, step)).collect();
+        if level.is_empty() {
+            break;
+        }
+        built.extend(level);
+    }
+    assert_eq!(built.len() > 10, earlier);
+    let earlier = if earlier { Some(generate::plan(built).expect("a plan")) } else { None };
     let plan = generate::plan(steps).expect("a plan");
-    Subject { plan, earlier: None, vanished: Vec::new(), habits: generate::habits().expect("habits") }
+    Subject { plan, earlier, vanished: Vec::new(), habits: generate::habits().expect("habits") }
 }
 
-/// Every `n`-th of the cases, so that about `most` remain, spread evenly.
-fn sample<T>(cases: Vec<T>, most: usize) -> Vec<T> {
-    // Prime to the three policies and to the faults of a step, so that no stride leaves one of them out.
-    let mut every = cases.len().div_ceil(most).max(1);
-    while every > 1 && (every.is_multiple_of(2) || every.is_multiple_of(3)) {
-        every += 1;
+/// A step as an earlier run had it: some otherwise than now.
+fn as_before(number: usize, step: &PlannedStep) -> PlannedStep {
+    let mut before = step.clone();
+    if number % 7 == 3 {
+        before.spec = json!({"size": 2});
     }
-    cases.into_iter().step_by(every).collect()
+    before
+}
+
+/// One case of any sort.
+#[derive(Debug, Clone)]
+enum Case {
+    Crash(Crash, Recovery, bool),
+    Failure(Fault, OnFailure, Recovery),
+    Both(Trouble),
+}
+
+/// Tries every case, on all processors, and stops at the first that breaks.
+fn try_all(subject: &Subject, expected: &Undisturbed, cases: &[Case]) {
+    let next = AtomicUsize::new(0);
+    let worker = || {
+        block_on(async {
+            while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
+                if let Err(broken) = try_one(subject, expected, case).await {
+                    next.store(cases.len(), Ordering::Relaxed);
+                    panic!("{broken}");
+                }
+            }
+        });
+    };
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(worker);
+        }
+    });
+}
+
+async fn try_one(subject: &Subject, expected: &Undisturbed, case: &Case) -> Result<(), Broken> {
+    match case.clone() {
+        Case::Crash(crash, recovery, twice) => subject.crash(crash, recovery, None, twice, expected).await,
+        Case::Failure(fault, policy, recovery) => subject.fault(fault, policy, recovery, expected).await,
+        Case::Both(trouble) => subject.trouble(&trouble, expected).await,
+    }
+}
+
+/// Every point at which a process can die.
+fn crashes(expected: &Undisturbed) -> Vec<Crash> {
+    let calls =
+        (1..=expected.calls).flat_map(|call| [Crash::Call(call, Moment::Before), Crash::Call(call, Moment::After)]);
+    (2..=expected.events).map(Crash::Event).chain(calls).collect()
+}
+
+fn faults(subject: &Subject) -> Vec<Fault> {
+    let every = |step: &StepName| [1, u32::MAX].into_iter().flat_map(|times| Subject::faults(step, times)).collect();
+    subject.plan.steps.iter().flat_map(|step| -> Vec<Fault> { every(&step.name) }).collect()
+}
+
+/// A part of the cases, drawn by the seed; all of them where so many are asked for.
+fn draw(mut cases: Vec<Case>, most: usize) -> Vec<Case> {
+    cases.shuffle(&mut StdRng::seed_from_u64(SEED));
+    cases.truncate(most);
+    cases
+}
+
+fn sweep(what: &str, earlier: bool, twice: bool, cases: impl FnOnce(&Subject, &Undisturbed) -> (Vec<Case>, usize)) {
+    let subject = subject(earlier);
+    let expected = block_on(subject.undisturbed(twice)).unwrap_or_else(|broken| panic!("{broken}"));
+    let (all, most) = cases(&subject, &expected);
+    let total = all.len();
+    let chosen = draw(all, most);
+    try_all(&subject, &expected, &chosen);
+    println!("{what}: {} of {total} tried", chosen.len());
+}
+
+fn both_ways(crashes: &[Crash], twice: bool) -> Vec<Case> {
+    let ways = [Recovery::Forward, Recovery::Backward];
+    crashes.iter().flat_map(|crash| ways.map(|way| Case::Crash(*crash, way, twice))).collect()
 }
 
 /// Proves that wherever the journal is cut, and before or after whichever call the process dies, the run ends in the
 /// undisturbed world when resumed and in the first one when rolled back, and nothing is made twice.
 #[test]
 fn the_shipped_graph_survives_every_crash() {
-    let subject = subject();
-    block_on(async {
-        let expected = subject.undisturbed(false).await.unwrap_or_else(|broken| panic!("{broken}"));
-        let events = (2..=expected.events).map(Crash::Event);
-        let calls =
-            (1..=expected.calls).flat_map(|call| [Crash::Call(call, Moment::Before), Crash::Call(call, Moment::After)]);
-        let all: Vec<Crash> = events.chain(calls).collect();
-        let total = all.len();
-        let chosen = sample(all, usize::MAX);
-        for crash in &chosen {
-            for recovery in [Recovery::Forward, Recovery::Backward] {
-                subject
-                    .crash(*crash, recovery, None, false, &expected)
-                    .await
-                    .unwrap_or_else(|broken| panic!("{broken}"));
-            }
-        }
-        println!("crash points: {} of {total}, each resumed and rolled back", chosen.len());
+    sweep("crashes", false, false, |_, expected| (both_ways(&crashes(expected), false), usize::MAX));
+}
+
+/// Proves the same when every action is done two times.
+#[test]
+fn the_shipped_graph_survives_crashes_amid_repetition() {
+    sweep("crashes with every action twice", false, true, |_, expected| {
+        (both_ways(&crashes(expected), true), scale().of(250, usize::MAX))
+    });
+}
+
+/// Proves the same for a second run, on top of what an earlier one built: rolled back, the world is as that left it.
+#[test]
+fn a_second_run_of_the_shipped_graph_survives_crashes() {
+    sweep("crashes of a second run", true, false, |_, expected| {
+        (both_ways(&crashes(expected), false), scale().of(250, usize::MAX))
     });
 }
 
 /// Proves that every step fails in every class and residue, for a moment or for good.
 #[test]
 fn the_shipped_graph_survives_every_failure() {
-    let subject = subject();
-    block_on(async {
-        let expected = subject.undisturbed(false).await.unwrap_or_else(|broken| panic!("{broken}"));
+    sweep("failures", false, false, |subject, _| {
+        let with_ways = |fault: Fault| WAYS.map(|(policy, way)| Case::Failure(fault.clone(), policy, way));
+        (faults(subject).into_iter().flat_map(with_ways).collect(), scale().of(600, usize::MAX))
+    });
+}
+
+/// Proves that a crash and a failure together are survived: each cut of the journal with the failure of each step, resumed
+/// and rolled back, its actions done once and twice. The class of the failure and what it leaves are drawn by the seed.
+#[test]
+fn the_shipped_graph_survives_crashes_amid_failures() {
+    sweep("crashes amid failures", false, false, |subject, expected| {
+        let mut random = StdRng::seed_from_u64(SEED);
         let mut all = Vec::new();
-        for step in &subject.plan.steps {
-            for times in [1, u32::MAX] {
-                for fault in Subject::faults(&step.name, times) {
-                    all.push((fault.clone(), OnFailure::Park, Recovery::Forward));
-                    all.push((fault.clone(), OnFailure::Park, Recovery::Backward));
-                    all.push((fault, OnFailure::Rollback, Recovery::Backward));
+        // A failing run writes more events than an undisturbed one: the cuts go on past its end.
+        for event in 2..=expected.events + 20 {
+            for step in &subject.plan.steps {
+                let times = if random.random_bool(0.5) { 1 } else { u32::MAX };
+                for (policy, recovery) in WAYS {
+                    let fault = Subject::faults(&step.name, times).choose(&mut random).cloned().expect("a fault");
+                    let crash = Crash::Event(event);
+                    all.push(Case::Both(Trouble { crash, fault, policy, recovery, twice: random.random_bool(0.5) }));
                 }
             }
         }
-        let total = all.len();
-        let chosen = sample(all, scale().of(240, usize::MAX));
-        let count = chosen.len();
-        for (policy, recovery) in [
-            (OnFailure::Park, Recovery::Forward),
-            (OnFailure::Park, Recovery::Backward),
-            (OnFailure::Rollback, Recovery::Backward),
-        ] {
-            let tried = chosen.iter().filter(|(_, one, way)| *one == policy && *way == recovery).count();
-            assert!(tried * 4 > count, "{policy:?} with {recovery:?} is hardly sampled: {tried} of {count}");
-        }
-        for (fault, policy, recovery) in chosen {
-            subject.fault(fault, policy, recovery, &expected).await.unwrap_or_else(|broken| panic!("{broken}"));
-        }
-        println!("failures: {count} of {total}");
+        (all, scale().of(1_500, usize::MAX))
     });
 }

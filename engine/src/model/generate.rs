@@ -68,11 +68,12 @@ pub fn subject(seed: u64, most: u32) -> Result<Subject, InvalidName> {
     for number in 0..count {
         let needs: Vec<StepName> =
             steps.iter().filter(|_| random.random_bool(0.3)).map(|step| step.name.clone()).collect();
-        let habit = match random.random_range(0..5) {
+        let habit = match random.random_range(0..6) {
             0 => Habit::Plain,
             1 => Habit::Slow,
             2 => Habit::Anonymous,
             3 => Habit::Token,
+            4 => Habit::SlowToken,
             _ => Habit::Secret,
         };
         let mut made = step(&format!("group.step-{number}"), habit, json!({ "size": number, "zone": "a" }), &needs)?;

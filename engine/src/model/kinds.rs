@@ -23,13 +23,15 @@ pub enum Habit {
     Anonymous,
     /// A client token; lists lag behind; an old token answers with what it once made, even if that is gone.
     Token,
+    /// A client token and lists that lag behind; creation and deletion take a while, like those of a NAT gateway.
+    SlowToken,
     /// It tells a secret once, when it is made: lost, it must be made again.
     Secret,
 }
 
 impl Habit {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Plain, Self::Slow, Self::Anonymous, Self::Token, Self::Secret];
+    pub const ALL: [Self; 6] = [Self::Plain, Self::Slow, Self::Anonymous, Self::Token, Self::SlowToken, Self::Secret];
 
     /// The kind's name.
     #[must_use]
@@ -39,13 +41,14 @@ impl Habit {
             Self::Slow => "model.slow",
             Self::Anonymous => "model.anonymous",
             Self::Token => "model.token",
+            Self::SlowToken => "model.slow-token",
             Self::Secret => "model.secret",
         }
     }
 
     fn lag(self) -> Duration {
         match self {
-            Self::Anonymous | Self::Token => LAG,
+            Self::Anonymous | Self::Token | Self::SlowToken => LAG,
             Self::Plain | Self::Slow | Self::Secret => Duration::ZERO,
         }
     }
@@ -53,12 +56,12 @@ impl Habit {
     fn settle(self) -> Duration {
         match self {
             Self::Anonymous => LAG * 3,
-            Self::Plain | Self::Slow | Self::Secret | Self::Token => Duration::ZERO,
+            Self::Plain | Self::Slow | Self::Secret | Self::Token | Self::SlowToken => Duration::ZERO,
         }
     }
 
     fn delay(self) -> Duration {
-        if self == Self::Slow { Duration::from_secs(90) } else { Duration::ZERO }
+        if matches!(self, Self::Slow | Self::SlowToken) { Duration::from_secs(90) } else { Duration::ZERO }
     }
 }
 
@@ -129,7 +132,7 @@ impl ModelStep {
         let id = self
             .world
             .call(context, "create", |effects| match habit {
-                Habit::Token => Ok(effects.create_once(spec)),
+                Habit::Token | Habit::SlowToken => Ok(effects.create_once(spec, habit.delay())),
                 Habit::Anonymous => Ok(effects.create(spec, Duration::ZERO, true)),
                 Habit::Plain | Habit::Slow | Habit::Secret if effects.taken() => {
                     Err(StepError::new(ErrorClass::Conflict, "the name is taken").leaving(Residue::Unknown))
@@ -140,16 +143,16 @@ impl ModelStep {
             })
             .await?;
         match habit {
-            Habit::Anonymous | Habit::Token => context.note("id", id.into()).await?,
+            Habit::Anonymous | Habit::Token | Habit::SlowToken => context.note("id", id.into()).await?,
             Habit::Secret => {
                 context.note("sealed", id.into()).await?;
                 self.seal(id, context).await?;
             }
-            Habit::Slow => {
-                let (poll_in, budget) = (Duration::from_secs(15), Duration::from_secs(1_200));
-                return Ok(Progress::Waiting { reason: "CREATING".to_owned(), poll_in, budget });
-            }
-            Habit::Plain => {}
+            Habit::Plain | Habit::Slow => {}
+        }
+        if !habit.delay().is_zero() {
+            let (poll_in, budget) = (Duration::from_secs(15), Duration::from_secs(1_200));
+            return Ok(Progress::Waiting { reason: "CREATING".to_owned(), poll_in, budget });
         }
         Ok(Progress::Done { outputs: json!({ "id": id }) })
     }

@@ -68,7 +68,7 @@ pub struct Undisturbed {
 }
 
 /// The id of the run under test.
-fn run_id() -> Result<RunId, TrialError> {
+pub(super) fn run_id() -> Result<RunId, TrialError> {
     Ok(RunId::new("run")?)
 }
 
@@ -225,7 +225,13 @@ impl Subject {
     }
 
     /// The world, the record and the journal are what they should be.
-    async fn check(&self, trial: &Trial, id: &RunId, recovery: Recovery, expected: &Undisturbed) -> Result<(), String> {
+    pub(super) async fn check(
+        &self,
+        trial: &Trial,
+        id: &RunId,
+        recovery: Recovery,
+        expected: &Undisturbed,
+    ) -> Result<(), String> {
         self.judge(trial, id, recovery, expected).await.map_err(|problem| {
             let story = trial.journal.story(id).unwrap_or_default();
             let story: Vec<String> = story.iter().filter_map(|event| serde_json::to_string(event).ok()).collect();
@@ -307,7 +313,7 @@ impl Subject {
 }
 
 /// A failure with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
@@ -318,7 +324,7 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-fn arm(trial: &Trial, crash: Crash, head: u64) {
+pub(super) fn arm(trial: &Trial, crash: Crash, head: u64) {
     match crash {
         Crash::Event(event) => trial.journal.die_at(head + event),
         Crash::Call(call, moment) => trial.world.die_at(call, moment),
@@ -330,7 +336,7 @@ fn revive(trial: &Trial) {
     trial.journal.revive();
 }
 
-async fn consistent(trial: &Trial, id: &RunId) -> Result<bool, String> {
+pub(super) async fn consistent(trial: &Trial, id: &RunId) -> Result<bool, String> {
     let stored = match trial.journal.refold(id) {
         Err(JournalError::NotFound { .. }) => return Ok(true),
         other => other.map_err(|error| chain(&error))?,
@@ -343,7 +349,7 @@ async fn consistent(trial: &Trial, id: &RunId) -> Result<bool, String> {
 }
 
 /// What an operator would do: `resume`, or `rollback`; nothing when it has ended as wanted already.
-async fn recover(trial: &Trial, id: &RunId, recovery: Recovery) -> Result<End, String> {
+pub(super) async fn recover(trial: &Trial, id: &RunId, recovery: Recovery) -> Result<End, String> {
     let run = trial.load(id).await.map_err(|error| chain(&error))?;
     let direction = match (run.state.ending, recovery) {
         (Some(Ending::Done), Recovery::Forward) | (Some(Ending::RolledBack), Recovery::Backward) => {

@@ -70,20 +70,20 @@ fn owner(pid: u32) -> Owner {
     }
 }
 
-/// True when the newest story of the step is an intent that is still open.
-fn intended(story: &[Event], step: &StepName) -> bool {
-    let last = story.iter().rev().find(|event| {
+/// True when the newest event of the step, notes and findings apart, is an intent that is still open.
+fn intended(journal: &MemoryJournal, run: &RunId, step: &StepName) -> bool {
+    let newest = journal.newest(run, |event| {
         event.step() == Some(step)
             && !matches!(event, Event::StepNoted { .. } | Event::StepFound { .. } | Event::StepApplied { .. })
     });
     matches!(
-        last,
-        Some(
+        newest,
+        Ok(Some(
             Event::StepIntended { .. }
                 | Event::UndoIntended { .. }
                 | Event::StepWaiting { .. }
                 | Event::UndoWaiting { .. }
-        )
+        ))
     )
 }
 
@@ -140,9 +140,7 @@ impl Trial {
             }
         }
         let journal = Arc::clone(&self.journal);
-        let witness = move |context: &crate::context::Context| {
-            journal.story(&context.run).is_ok_and(|story| intended(&story, &context.step))
-        };
+        let witness = move |context: &crate::context::Context| intended(&journal, &context.run, &context.step);
         self.world.watch(needs, before, along, Arc::new(witness));
         Ok(())
     }

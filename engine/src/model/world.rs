@@ -135,6 +135,11 @@ impl World {
         self.inner().faults.push(fault);
     }
 
+    /// Nobody dies any more; what fails goes on failing.
+    pub fn spare(&self) {
+        self.inner().die = None;
+    }
+
     /// No failures any more, and nobody dies.
     pub fn heal(&self) {
         let mut inner = self.inner();
@@ -349,11 +354,11 @@ impl Effects<'_> {
     }
 
     /// The same call again (by its token) makes nothing new, even when what it made is gone by now.
-    pub fn create_once(&mut self, spec: &Value) -> u64 {
+    pub fn create_once(&mut self, spec: &Value, delay: Duration) -> u64 {
         if let Some(id) = self.inner.tokens.get(self.token) {
             return *id;
         }
-        let id = self.create(spec, Duration::ZERO, true);
+        let id = self.create(spec, delay, true);
         self.inner.tokens.insert(self.token.to_owned(), id);
         id
     }
