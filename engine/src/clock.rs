@@ -20,7 +20,17 @@ pub trait Clock: Send + Sync + 'static {
     fn speed(&self) -> f64 {
         1.0
     }
+
+    /// How long to be patient with something that is given this budget. Where time runs faster than the work is done, a
+    /// budget lasts [`LEAST_PATIENCE`] of real time at least: a busy machine must not look like a cloud that hangs.
+    fn patience(&self, budget: Duration) -> Duration {
+        let speed = self.speed();
+        if speed > 1.0 { budget.max(LEAST_PATIENCE.mul_f64(speed)) } else { budget }
+    }
 }
+
+/// The real time that any wait or series of tries lasts at least on a clock that runs fast.
+pub const LEAST_PATIENCE: Duration = Duration::from_secs(15);
 
 /// `at + duration`, saturating at the end of representable time.
 #[must_use]

@@ -114,6 +114,11 @@ impl Context {
     pub fn now(&self) -> Timestamp {
         self.clock.now()
     }
+
+    /// See [`Clock::patience`].
+    pub(crate) fn patience(&self, budget: Duration) -> Duration {
+        self.clock.patience(budget)
+    }
 }
 
 /// See [`Context::token`].

@@ -2,7 +2,7 @@
 //!
 //! Bounded by time per class, never by luck: when the budget is spent the run parks, it does not guess.
 
-use crate::clock::after;
+use crate::clock::{Clock, after};
 use crate::failure::{ErrorClass, StepError};
 use backon::{BackoffBuilder, ExponentialBuilder};
 use jiff::Timestamp;
@@ -37,7 +37,7 @@ fn schedule(class: ErrorClass) -> ExponentialBuilder {
 }
 
 /// When to try again after the `failures`-th failure (from 1) of a series that began at `since`; none when the class is
-/// not worth another try or its budget (`retry_for` overrides it) is spent.
+/// not worth another try or its budget (`retry_for` overrides it), as long as `clock` lets it last, is spent.
 #[must_use]
 pub fn next(
     error: &StepError,
@@ -45,9 +45,10 @@ pub fn next(
     since: Timestamp,
     now: Timestamp,
     retry_for: Option<Duration>,
+    clock: &dyn Clock,
 ) -> Option<Timestamp> {
     let class_budget = budget(error.class)?;
-    let end = after(since, retry_for.unwrap_or(class_budget));
+    let end = after(since, clock.patience(retry_for.unwrap_or(class_budget)));
     if now >= end {
         return None;
     }

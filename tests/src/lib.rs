@@ -74,6 +74,33 @@ impl Running {
         assert!(status.is_ok_and(|status| status.success()), "kill -{name} {}", self.command);
     }
 
+    /// SIGKILL at the moment when it has printed its n-th line; true if it was still running then. With `--output jsonl`
+    /// every line is an event of the journal that is durable.
+    ///
+    /// # Panics
+    /// When nothing is printed for longer than `limit`.
+    pub fn kill_after_lines(&mut self, lines: u64, limit: Duration) -> bool {
+        let Some(stdout) = self.child.stdout.take() else { return false };
+        let (sender, receiver) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            for line in std::io::BufRead::lines(std::io::BufReader::new(stdout)) {
+                if line.is_err() || sender.send(()).is_err() {
+                    break;
+                }
+            }
+        });
+        for _ in 0..lines {
+            match receiver.recv_timeout(limit) {
+                Ok(()) => {}
+                Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => return false,
+                Err(std::sync::mpsc::RecvTimeoutError::Timeout) => panic!("{}: no event in {limit:?}", self.command),
+            }
+        }
+        let running = self.ended().is_none();
+        self.kill();
+        running
+    }
+
     /// Has it ended?
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("a child of ours")

@@ -74,8 +74,11 @@ impl Attempt {
         if let Some(deadline) = self.deadline {
             return deadline;
         }
-        let own = self.planned.timeout.and_then(|timeout| Some(after(self.state.changed_at?, timeout)));
-        own.unwrap_or_else(|| after(self.context.now(), budget))
+        let own = self
+            .planned
+            .timeout
+            .and_then(|timeout| Some(after(self.state.changed_at?, self.context.patience(timeout))));
+        own.unwrap_or_else(|| after(self.context.now(), self.context.patience(budget)))
     }
 
     /// A wait, unless its time is up.
@@ -207,7 +210,8 @@ impl Attempt {
 
     fn unconfirmed(&self, outputs: Value) -> Outcome {
         let now = self.context.now();
-        let deadline = self.deadline.unwrap_or_else(|| after(now, CONFIRMATION.max(self.settle)));
+        let deadline =
+            self.deadline.unwrap_or_else(|| after(now, self.context.patience(CONFIRMATION.max(self.settle))));
         if now >= deadline {
             let error = StepError::new(ErrorClass::Propagation, "applied, but a look never confirmed it")
                 .leaving(Residue::Present)

@@ -117,7 +117,8 @@ impl Cycle<'_> {
         let Some(state) = self.run.at(index) else { return Ok(()) };
         let since = state.failing_since.unwrap_or(at);
         let retry_for = self.run.graph.step(index).and_then(|planned| planned.retry_for);
-        let retry_at = if again { retry::next(&error, state.failures + 1, since, at, retry_for) } else { None };
+        let clock = &*self.engine.clock;
+        let retry_at = if again { retry::next(&error, state.failures + 1, since, at, retry_for, clock) } else { None };
         if error.residue != Residue::None {
             self.uncertain_since.insert(index, at);
         }
