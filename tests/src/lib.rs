@@ -6,9 +6,12 @@
 pub mod scale;
 pub mod world;
 
+use platflow_sandbox::control::Sandbox;
 use serde_json::Value;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 /// A sealed place to run the binary in.
@@ -52,6 +55,10 @@ impl Finished {
 pub struct Running {
     child: Child,
     command: String,
+    /// Lines of standard output, once somebody reads them while it runs.
+    lines: Option<Receiver<String>>,
+    /// What was read of them.
+    read: String,
 }
 
 impl Running {
@@ -76,29 +83,26 @@ impl Running {
 
     /// SIGKILL at the moment when it has printed its n-th line; true if it was still running then. With `--output jsonl`
     /// every line is an event of the journal that is durable.
+    pub fn kill_after_lines(&mut self, lines: u64, limit: Duration) -> bool {
+        let running = self.read_lines(lines, limit) && self.ended().is_none();
+        self.kill();
+        running
+    }
+
+    /// Reads that many lines of its standard output; false if it ends before.
     ///
     /// # Panics
     /// When nothing is printed for longer than `limit`.
-    pub fn kill_after_lines(&mut self, lines: u64, limit: Duration) -> bool {
-        let Some(stdout) = self.child.stdout.take() else { return false };
-        let (sender, receiver) = std::sync::mpsc::channel();
-        std::thread::spawn(move || {
-            for line in std::io::BufRead::lines(std::io::BufReader::new(stdout)) {
-                if line.is_err() || sender.send(()).is_err() {
-                    break;
-                }
-            }
-        });
+    pub fn read_lines(&mut self, lines: u64, limit: Duration) -> bool {
+        let receiver = self.lines.get_or_insert_with(|| lines_of(self.child.stdout.take()));
         for _ in 0..lines {
             match receiver.recv_timeout(limit) {
-                Ok(()) => {}
-                Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => return false,
-                Err(std::sync::mpsc::RecvTimeoutError::Timeout) => panic!("{}: no event in {limit:?}", self.command),
+                Ok(line) => self.read.push_str(&line),
+                Err(RecvTimeoutError::Disconnected) => return false,
+                Err(RecvTimeoutError::Timeout) => panic!("{}: no line in {limit:?}", self.command),
             }
         }
-        let running = self.ended().is_none();
-        self.kill();
-        running
+        true
     }
 
     /// Has it ended?
@@ -113,7 +117,11 @@ impl Running {
         let stdout = child.stdout.take();
         let stderr = child.stderr.take();
         let reader = std::thread::spawn(move || read_all(stderr));
-        let stdout = read_all(stdout);
+        let rest = match self.lines.take() {
+            Some(lines) => lines.iter().collect(),
+            None => read_all(stdout),
+        };
+        let stdout = std::mem::take(&mut self.read) + &rest;
         let status = child.wait().expect("a child of ours");
         let stderr = reader.join().expect("the reader does not panic");
         Finished { command: self.command.clone(), code: status.code().unwrap_or(-1), stdout, stderr }
@@ -129,6 +137,21 @@ impl Drop for Running {
 #[expect(clippy::disallowed_methods, reason = "the harness owns the processes it starts")]
 fn inert() -> Child {
     Command::new("true").stdout(Stdio::null()).spawn().expect("true")
+}
+
+/// The lines of a pipe, read as they come so that its writer is never held up.
+fn lines_of(pipe: Option<ChildStdout>) -> Receiver<String> {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let Some(pipe) = pipe else { return };
+        for line in BufReader::new(pipe).lines() {
+            let Ok(line) = line else { break };
+            if sender.send(line + "\n").is_err() {
+                break;
+            }
+        }
+    });
+    receiver
 }
 
 fn read_all(pipe: Option<impl std::io::Read>) -> String {
@@ -214,7 +237,7 @@ impl TestEnvironment {
     pub fn start(&self, arguments: &[&str]) -> Running {
         let child =
             self.command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts");
-        Running { child, command: format!("platflow {}", arguments.join(" ")) }
+        Running { child, command: format!("platflow {}", arguments.join(" ")), lines: None, read: String::new() }
     }
 
     /// The newest run's id.
@@ -233,6 +256,17 @@ impl TestEnvironment {
     #[must_use]
     pub fn world(&self) -> world::World {
         world::World::new(&self.run(&["sandbox", "world", "--output", "json"]).expect_code(0).json())
+    }
+
+    /// From now on the sandbox refuses an access key as `expired` or `unknown`; takes it again with none.
+    #[track_caller]
+    pub fn refuse_key(&self, access_key: &str, refused_as: Option<&str>) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let sandbox = Sandbox::find(&self.state().join("sandbox")).await.expect("a running sandbox");
+            let body = serde_json::json!({"access_key": access_key, "refused_as": refused_as});
+            sandbox.ask("POST", "credentials", Some(body)).await.expect("the sandbox does as it is told");
+        });
     }
 
     /// Mutating calls that the sandbox has answered, smoke's apart.

@@ -1,6 +1,11 @@
 //! Bad input through the real binary: each gets a clear message with place and remedy, its exit code, and changes nothing.
 
 use platflow_tests::TestEnvironment;
+use std::time::Duration;
+
+/// The access key that every sandbox knows.
+const SANDBOX_KEY: &str = "AKIAPLATFLOWSANDBOX0";
+const LIMIT: Duration = Duration::from_secs(60);
 
 fn runbook(place: &TestEnvironment, name: &str, text: &str) -> String {
     let path = place.path().join(name);
@@ -86,6 +91,72 @@ fn a_foreign_or_newer_state_file_is_refused_untouched() {
     assert!([1, 2].contains(&refused.code), "{}: {}", refused.code, refused.stderr);
     assert!(refused.stderr.contains("state.db"), "{}", refused.stderr);
     assert_eq!(before, std::fs::read(&file).expect("readable"));
+}
+
+/// Proves that a state file that a newer version wrote is refused by name, and that not a byte of it changes.
+#[test]
+fn a_state_file_of_a_newer_version_is_refused_untouched() {
+    let place = TestEnvironment::new();
+    place.run(&["run", "deploy-aws-dev", "--sandbox", "--speed", "600", "--on-failure", "park"]).expect_code(0);
+    let file = place.state().join("state.db");
+    let connection = rusqlite::Connection::open(&file).expect("a state file");
+    connection.pragma_update(None, "user_version", 999).expect("writable");
+    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).expect("a checkpoint");
+    drop(connection);
+    let before = std::fs::read(&file).expect("readable");
+    let counted = place.counters();
+    for arguments in [
+        &["list"][..],
+        &["status"],
+        &["run", "deploy-aws-dev", "--sandbox"],
+        &["rollback", "latest", "--confirm", "aws-dev"],
+        &["destroy", "aws-dev", "--confirm", "aws-dev"],
+    ] {
+        let refused = place.run(arguments).expect_code(2);
+        assert!(refused.stderr.contains("999") && refused.stderr.contains("state.db"), "{}", refused.stderr);
+        assert!(refused.stderr.contains("newer"), "it says what to do: {}", refused.stderr);
+    }
+    assert!(before == std::fs::read(&file).expect("readable"), "the file was changed");
+    assert_eq!(counted, place.counters(), "nothing was called");
+}
+
+/// Proves that expired credentials are named as such, with what to do, by every command that would need them, and that
+/// nothing is changed: at the first call, and in the middle of a run, which is resumed with fresh ones.
+#[test]
+fn expired_credentials_are_named_and_nothing_is_lost() {
+    let place = TestEnvironment::new();
+    let sandbox = place.run(&["sandbox", "start", "--speed", "600", "--output", "json"]).expect_code(0).json();
+    let account = sandbox["account"].as_str().expect("an account").to_owned();
+    let url = sandbox["aws_url"].as_str().expect("an address").to_owned();
+    let with_key = |arguments: &[&str], key: &str| {
+        let mut command = place.command(arguments);
+        command
+            .env("AWS_ENDPOINT_URL", &url)
+            .env("AWS_ACCESS_KEY_ID", key)
+            .env("AWS_SECRET_ACCESS_KEY", "example")
+            .env("AWS_SESSION_TOKEN", "example")
+            .env("AWS_EC2_METADATA_DISABLED", "true");
+        command
+    };
+    let run = ["run", "deploy-aws-dev", "--account", &account, "--region", "us-east-1", "--output", "jsonl"];
+    let run = [&run[..], &["--set", "public_access_cidrs=[0.0.0.0/0]"]].concat();
+    place.refuse_key("AKIAEXPIRED", Some("expired"));
+    let refused = place.finish(with_key(&run, "AKIAEXPIRED"), &run).expect_code(2);
+    assert!(refused.stderr.contains("expired"), "{}", refused.stderr);
+    assert_eq!(place.counters()["mutating"]["total"], 0, "nothing was called");
+    assert!(place.newest_run().is_none(), "no run was made");
+
+    // In the sandbox the same happens in simulated time, so that the run can be seen to its end.
+    let arguments = ["run", "deploy-aws-dev", "--sandbox", "--output", "jsonl"];
+    let mut going = place.start(&arguments);
+    going.read_lines(60, LIMIT);
+    place.refuse_key(SANDBOX_KEY, Some("expired"));
+    let stopped = going.wait();
+    assert!([5, 6].contains(&stopped.code), "{}: {}", stopped.code, stopped.stderr);
+    let said = format!("{}{}", stopped.stdout, stopped.stderr);
+    assert!(said.contains("expired"), "{said}");
+    place.refuse_key(SANDBOX_KEY, None);
+    place.run(&["resume", &place.newest_run().expect("a run")]).expect_code(0);
 }
 
 /// Proves that without credentials the first real run says so before it does anything, and that it wants account and
