@@ -53,13 +53,16 @@ pub struct StepError {
     pub message: String,
     /// What the operator can do about it, if the step knows.
     pub remedy: Option<String>,
+    /// What is there will never be right: it has to be removed before it can be built again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub terminal: bool,
 }
 
 impl StepError {
     /// A failure whose residue is unknown, the safe default.
     #[must_use]
     pub fn new(class: ErrorClass, message: impl Into<String>) -> Self {
-        Self { class, residue: Residue::Unknown, code: None, message: message.into(), remedy: None }
+        Self { class, residue: Residue::Unknown, code: None, message: message.into(), remedy: None, terminal: false }
     }
 
     /// The request can never succeed as it is.
@@ -92,6 +95,13 @@ impl StepError {
     pub fn with_code(mut self, code: impl Into<String>) -> Self {
         self.code = Some(code.into());
         self
+    }
+
+    /// The same failure of something that was made and will never be right. It is there, by definition.
+    #[must_use]
+    pub fn terminal(mut self) -> Self {
+        self.terminal = true;
+        self.leaving(Residue::Present)
     }
 
     /// The same failure with advice for the operator.

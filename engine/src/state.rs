@@ -147,6 +147,9 @@ pub struct StepState {
     pub failing_since: Option<Timestamp>,
     /// Failures in that series.
     pub failures: u32,
+    /// Its last failure was that of something that will never be right: going on means removing that first.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub broken: bool,
     /// It exists because earlier runs made it (a destroy run).
     pub recorded: bool,
 }

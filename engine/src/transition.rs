@@ -240,6 +240,7 @@ fn advance(state: &mut StepState, event: &Event) {
             // What is recorded but gone must not be answered from the old resource's idempotency tokens.
             if *finding == Finding::Missing {
                 state.generation = state.generation.saturating_add(1);
+                state.broken = false;
             }
             state.finding = Some(finding.clone());
         }
@@ -254,6 +255,7 @@ fn advance(state: &mut StepState, event: &Event) {
             state.outputs = Some(outputs.clone());
             state.effect = Some(*effect);
             state.uncertain = false;
+            state.broken = false;
             state.failing_since = None;
             state.failures = 0;
             state.changed_at = Some(*at);
@@ -261,6 +263,8 @@ fn advance(state: &mut StepState, event: &Event) {
         }
         Event::StepFailed { error, retry_at, at, .. } => {
             fail(state, error.residue, *at);
+            // Whoever goes on after another failure still finds the broken thing there.
+            state.broken |= error.terminal;
             state.phase = Phase::Failed { error: error.clone(), retry_at: *retry_at };
         }
         Event::StepSkipped { reason, .. } => state.phase = Phase::Skipped { reason: reason.clone() },

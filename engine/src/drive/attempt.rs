@@ -9,7 +9,7 @@ use crate::event::{Effect, Finding};
 use crate::failure::{ErrorClass, Residue, StepError};
 use crate::plan::PlannedStep;
 use crate::state::{Phase, StepState};
-use crate::step::{Difference, Known, Observation, Ownership, Progress, Step};
+use crate::step::{Difference, Known, Observation, Ownership, Progress, Step, UndoProgress};
 use jiff::Timestamp;
 use serde_json::Value;
 use std::sync::Arc;
@@ -110,6 +110,7 @@ impl Attempt {
     pub(super) async fn forward(mut self) -> Outcome {
         let seen = match self.kind.observe(self.spec(), &self.known, &self.context).await {
             Ok(seen) => seen,
+            Err(error) if error.terminal && self.may_clear_away() => return self.clear_away().await,
             Err(error) => return failed(self.look_failed(error)),
         };
         match &seen {
@@ -139,12 +140,42 @@ impl Attempt {
                 if let Some(outcome) = self.doubt_absence() {
                     return outcome;
                 }
-                if let Err(error) = self.note_finding(Finding::Missing, self.state.prior.is_some()).await {
+                let counts = self.state.prior.is_some() || self.state.broken;
+                if let Err(error) = self.note_finding(Finding::Missing, counts).await {
                     return failed(error);
                 }
             }
         }
         self.apply(&seen).await
+    }
+
+    /// Something broken may be removed without asking when it never worked, and an operator has seen how it failed and
+    /// went on all the same: nothing can depend on it.
+    fn may_clear_away(&self) -> bool {
+        self.state.broken
+            && self.state.prior.is_none()
+            && self.state.effect.is_none()
+            && !matches!(self.state.finding, Some(Finding::Differs { .. }))
+    }
+
+    /// Removes what failed for good; the look that finds it gone raises the generation, and with it every token.
+    async fn clear_away(self) -> Outcome {
+        match self.kind.undo(self.spec(), &self.known, &self.context).await {
+            Ok(UndoProgress::Gone { .. }) => {
+                let reason = "what failed is removed; it is built again".to_owned();
+                self.wait(reason, Duration::from_millis(500), DEFAULT_BUDGET)
+            }
+            Ok(UndoProgress::Waiting { reason, poll_in, budget }) => {
+                self.wait(format!("removing what failed, to build it again: {reason}"), poll_in, budget)
+            }
+            Ok(UndoProgress::Blocked { owner, remedy }) => Outcome::Exhausted(
+                StepError::needs_human(format!("what failed cannot be removed: {owner} stands in the way"))
+                    .leaving(Residue::Present)
+                    .with_code("Blocked")
+                    .with_remedy(remedy),
+            ),
+            Err(error) => failed(error),
+        }
     }
 
     /// An absence that may be read lag, or an acceptance that does not show yet.
@@ -169,12 +200,16 @@ impl Attempt {
     }
 
     async fn note_finding(&mut self, finding: Finding, wanted: bool) -> Result<(), StepError> {
-        if !wanted || self.state.finding.is_some() {
+        // What was broken is missed anew each time it was removed: each time its tokens must change.
+        if !wanted || (self.state.finding.is_some() && !self.state.broken) {
             return Ok(());
         }
         self.guard.found(&self.planned.name, finding.clone()).await?;
         if finding == Finding::Missing {
             self.context.generation = self.context.generation.saturating_add(1);
+            // What is built again has the time that building takes, whatever its predecessor took.
+            self.deadline = None;
+            self.state.broken = false;
         }
         self.state.finding = Some(finding);
         Ok(())
@@ -182,6 +217,9 @@ impl Attempt {
 
     fn look_failed(&self, mut error: StepError) -> StepError {
         // Looking changes nothing: what is left is what was left before.
+        if error.terminal {
+            return error;
+        }
         error.residue = match (self.virgin, &self.state.phase) {
             (true, Phase::Intended) => Residue::None,
             (_, Phase::Waiting { .. } | Phase::Applied) => Residue::Present,

@@ -75,6 +75,8 @@ impl Attempt {
             }
             Ok(Observation::Unknown { reason }) => Some(failed(StepError::transient(reason))),
             Ok(Observation::Present { .. } | Observation::Changing { .. }) => None,
+            // Broken as it is, it is there.
+            Err(error) if error.terminal => None,
             Err(error) => Some(failed(error)),
         }
     }

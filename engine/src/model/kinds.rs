@@ -244,6 +244,9 @@ impl Step for ModelStep {
         if self.world.clock.now() < after(object.ready_at, Duration::ZERO) {
             return Ok(Observation::Changing { reason: "CREATING".to_owned(), poll_in });
         }
+        if object.broken {
+            return Err(StepError::permanent("it came up broken").terminal());
+        }
         let differences = differences(&object, spec);
         Ok(Observation::Present { outputs: json!({ "id": id }), ownership: Ownership::Ours, differences })
     }

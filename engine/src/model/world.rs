@@ -35,6 +35,8 @@ pub struct Object {
     pub gone_at: Option<Timestamp>,
     /// Its secret was put away safely.
     pub sealed: bool,
+    /// It will never be right.
+    pub broken: bool,
 }
 
 /// Before or after a call had its effect.
@@ -75,6 +77,7 @@ struct Inner {
     created: BTreeMap<StepName, u32>,
     die: Option<(u64, Moment)>,
     faults: Vec<Fault>,
+    breaking: Vec<StepName>,
     needs: BTreeMap<StepName, Vec<StepName>>,
     before: BTreeMap<StepName, Vec<StepName>>,
     along: BTreeMap<StepName, Vec<StepName>>,
@@ -133,6 +136,11 @@ impl World {
     /// A failure to be met from now on.
     pub fn fail(&self, fault: Fault) {
         self.inner().faults.push(fault);
+    }
+
+    /// The next object of this step comes up broken; said twice, the next two.
+    pub fn break_next(&self, step: &StepName) {
+        self.inner().breaking.push(step.clone());
     }
 
     /// Nobody dies any more; what fails goes on failing.
@@ -222,6 +230,7 @@ impl World {
             ready_at: now,
             gone_at: None,
             sealed: true,
+            broken: false,
         };
         inner.objects.insert(id, object);
     }
@@ -340,6 +349,8 @@ impl Effects<'_> {
         self.inner.last_id += 1;
         let id = self.inner.last_id;
         *self.inner.created.entry(self.context.step.clone()).or_default() += 1;
+        let breaks = self.inner.breaking.iter().position(|step| *step == self.context.step);
+        let broken = breaks.map(|place| self.inner.breaking.swap_remove(place)).is_some();
         let object = Object {
             step: self.context.step.clone(),
             owner: self.context.environment_uid.to_string(),
@@ -348,6 +359,7 @@ impl Effects<'_> {
             ready_at: after(self.now, delay),
             gone_at: None,
             sealed,
+            broken,
         };
         self.inner.objects.insert(id, object);
         id

@@ -158,12 +158,13 @@ pub(super) fn duplicates(what: &str, ids: &[String]) -> StepError {
         .with_remedy("delete the one that nothing uses, then resume")
 }
 
-/// A resource in a state that it never leaves: it has to be undone before it can be built again.
+/// A resource in a state that it never leaves: it has to be removed before it can be built again, which `resume` does for
+/// what never came up.
 pub(super) fn terminal(what: &str, state: &str, cause: &str) -> StepError {
     StepError::permanent(format!("{what} is {state} for good: {cause}"))
-        .leaving(Residue::Present)
+        .terminal()
         .with_code(state)
-        .with_remedy("roll the run back (or undo this step), correct the cause, and run again")
+        .with_remedy("correct the cause, then resume: what never came up is removed and built again; or roll back")
 }
 
 /// A noted id.

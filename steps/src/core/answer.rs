@@ -155,7 +155,7 @@ pub(super) fn last_line(text: &str) -> &str {
 fn parse<T: DeserializeOwned>(verb: &str, code: i32, stdout: &str, stderr: &str) -> Result<T, StepError> {
     if let Ok(told) = serde_json::from_str::<ToldError>(stdout) {
         let ErrorBody { class, residue, message, code, remedy } = told.error;
-        return Err(StepError { class, residue, code, message, remedy });
+        return Err(StepError { class, residue, code, message, remedy, terminal: false });
     }
     if code != 0 {
         let message = format!("the program failed at {verb}: {}", last_line(stderr));
