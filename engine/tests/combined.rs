@@ -2,8 +2,6 @@
 //!
 //! Every case that fails names the seed of its plan and the whole trouble, and can be replayed by them.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use platflow_engine::model::combined::Trouble;
 use platflow_engine::model::generate;
 use platflow_engine::model::sweep::{Crash, Recovery, Subject};

@@ -76,7 +76,7 @@ fn subject(earlier: bool) -> Subject {
     assert!(steps.len() > 60);
     let mut built: Vec<PlannedStep> = Vec::new();
     // Level by level, as only what stands on something built can have been built.
-    while earlier {
+    loop {
         let is_built = |name: &StepName| built.iter().any(|step| step.name == *name);
         let ready = |(number, step): &(usize, &PlannedStep)| {
             number % 5 != 4 && !is_built(&step.name) && step.needs.iter().all(is_built)
@@ -88,7 +88,7 @@ fn subject(earlier: bool) -> Subject {
         }
         built.extend(level);
     }
-    assert_eq!(built.len() > 10, earlier);
+    assert!(built.len() > 10);
     let earlier = if earlier { Some(generate::plan(built).expect("a plan")) } else { None };
     let plan = generate::plan(steps).expect("a plan");
     Subject { plan, earlier, vanished: Vec::new(), habits: generate::habits().expect("habits") }
