@@ -93,3 +93,56 @@ fn destroy_empties_the_world_after_several_runs() {
     place.run(&["destroy", "aws-dev", "--confirm", "aws-dev"]).expect_code(0);
     assert_empty(&place.world(), "destroy");
 }
+
+/// Proves that what came up broken is named when the run parks, and that `resume` removes it and builds it again: nobody
+/// has to take a run of half an hour back because one gateway failed.
+#[test]
+fn what_came_up_broken_is_built_again_by_resume() {
+    let place = TestEnvironment::new();
+    let arguments = [
+        "run",
+        "deploy-aws-dev",
+        "--sandbox",
+        "--speed",
+        FAST,
+        "--sandbox-fault",
+        "ec2:CreateNatGateway=nat_gateway_fails*1",
+    ];
+    let parked = place.run(&arguments).expect_code(5);
+    assert!(parked.stderr.contains("removed and built again"), "{}", parked.stderr);
+    let run = place.newest_run().expect("a run");
+    place.run(&["resume", &run]).expect_code(0);
+    let world = place.world();
+    let gateways: Vec<_> = world.made().filter(|one| one.kind == "ec2:nat-gateway").collect();
+    assert_eq!(gateways.len(), 1, "{gateways:#?}");
+    assert_eq!(gateways[0].state, "available");
+}
+
+/// Proves that Argo CD gets the credentials of a private repository, that they are nowhere in what platflow writes, and
+/// that a second run finds nothing to do.
+#[test]
+fn a_private_repository_is_read_with_credentials_that_are_never_written_down() {
+    let place = TestEnvironment::new();
+    let file = place.path().join("token");
+    std::fs::write(&file, "glpat-never-written-down\n").expect("a file");
+    let credentials = format!("gitops_credentials={{username: deploy, password_file: {}}}", file.display());
+    let repo = "gitops_repo=https://git.example.com/platform/root.git";
+    let arguments = ["run", "deploy-aws-dev", "--sandbox", "--speed", FAST, "--set", repo, "--set", &credentials];
+    let run = place.run(&arguments).expect_code(0);
+    assert!(!run.stdout.contains("glpat") && !run.stderr.contains("glpat"));
+    let world = place.world();
+    let named = |kind: &str, name: &str| world.made().any(|one| one.kind == kind && one.name.ends_with(name));
+    assert!(named("kubernetes:Secret", "/platflow-root-repository"), "the repository's Secret");
+    assert!(named("kubernetes:Application", "/root"), "the root application");
+    for entry in std::fs::read_dir(place.state()).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_file() {
+            let content = std::fs::read(&path).expect("readable");
+            let found = content.windows(5).any(|window| window == b"glpat");
+            assert!(!found, "{} holds the token", path.display());
+        }
+    }
+    let before = place.counters()["mutating"]["outside_smoke"].clone();
+    place.run(&arguments).expect_code(0);
+    assert_eq!(before, place.counters()["mutating"]["outside_smoke"], "the second run changed something");
+}

@@ -1,9 +1,10 @@
-//! The `argocd.*` kinds: the installation, its admin password, and the root application.
+//! The `argocd.*` kinds: the installation, its admin password, a repository's credentials, and the root application.
 //!
 //! Nothing that platflow itself applies comes from the root application.
 
 mod admin_password;
 mod install;
+mod repository;
 mod root_app;
 
 use crate::aws::residue::Honest;
@@ -32,6 +33,7 @@ pub fn register(catalog: &mut Catalog, clients: &Arc<Clients>, keystore: &Arc<Ke
     };
     contract::register(catalog, Honest(install::InstallKind(installation)))?;
     let (clients, keystore) = (Arc::clone(clients), Arc::clone(keystore));
+    contract::register(catalog, Honest(repository::RepositoryKind(Arc::clone(&clients))))?;
     contract::register(catalog, Honest(root_app::RootAppKind(Arc::clone(&clients))))?;
     contract::register(catalog, Honest(admin_password::AdminPasswordKind { clients, keystore }))
 }
