@@ -127,6 +127,9 @@ pub(crate) struct Run {
     /// Make the sandbox misbehave, e.g. 'eks:CreateNodegroup:data=error:ResourceLimitExceededException'
     #[arg(long, value_name = "RULE", requires = "sandbox")]
     pub(crate) sandbox_fault: Vec<String>,
+    /// Draw faults from a seed: calm, eventual, flaky, throttled or hostile
+    #[arg(long, value_name = "PROFILE[:SEED]", requires = "sandbox")]
+    pub(crate) sandbox_faults: Option<String>,
     /// How many steps may be under way at once
     #[arg(long, value_name = "COUNT")]
     pub(crate) max_in_flight: Option<usize>,
@@ -336,6 +339,27 @@ pub(crate) enum SandboxCommand {
         /// E.g. 'ec2:CreateSubnet=error:InternalError'; none clears all rules
         #[arg(value_name = "RULE")]
         rule: Vec<String>,
+    },
+    /// Draw faults from a seed: calm, eventual, flaky, throttled or hostile
+    Faults {
+        /// E.g. 'hostile:7'; without a seed, 1
+        #[arg(value_name = "PROFILE[:SEED]")]
+        profile: String,
+    },
+    /// Leave behind what controllers and half-done deletions leave, e.g. csi_volume
+    Leak {
+        /// Which kind; an unknown one is refused with the list of all
+        #[arg(value_name = "KIND")]
+        kind: String,
+    },
+    /// Make a resource of somebody else, e.g. iam_role
+    Foreign {
+        /// Which kind; an unknown one is refused with the list of all
+        #[arg(value_name = "KIND")]
+        kind: String,
+        /// Its name
+        #[arg(value_name = "NAME")]
+        name: String,
     },
     /// Print the endpoints as shell exports, for any other tool
     Env,

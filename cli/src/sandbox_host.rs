@@ -91,3 +91,12 @@ pub(crate) async fn fault(settings: &Settings, rule: &str) -> Result<(), Command
     find(settings).await?.fault(rule).await.map_err(failed)?;
     Ok(())
 }
+
+/// Draws faults from a profile, `PROFILE[:SEED]`, in the running sandbox.
+///
+/// # Errors
+/// A profile that does not exist.
+pub(crate) async fn faults(settings: &Settings, profile: &str) -> Result<(), CommandError> {
+    find(settings).await?.follow(profile).await.map_err(failed)?;
+    Ok(())
+}

@@ -151,7 +151,31 @@ impl Sandbox {
         self.ask("POST", "faults", Some(json!({"rule": rule}))).await
     }
 
-    /// Forgets all fault rules.
+    /// Draws faults from a profile, in the words of [`crate::faults::Profile`].
+    ///
+    /// # Errors
+    /// There is no such profile.
+    pub async fn follow(&self, profile: &str) -> Result<Value, ControlError> {
+        self.ask("POST", "faults", Some(json!({"profile": profile}))).await
+    }
+
+    /// Leaves behind what controllers and half-done deletions leave; answers the ids.
+    ///
+    /// # Errors
+    /// There is no such kind, or nothing to hang it on; the refusal names all kinds.
+    pub async fn leak(&self, kind: &str) -> Result<Value, ControlError> {
+        self.ask("POST", "leak", Some(json!({"type": kind}))).await
+    }
+
+    /// Makes a resource of somebody else; answers the ids.
+    ///
+    /// # Errors
+    /// There is no such kind, or nothing to hang it on; the refusal names all kinds.
+    pub async fn plant_foreign(&self, kind: &str, name: &str) -> Result<Value, ControlError> {
+        self.ask("POST", "foreign", Some(json!({"type": kind, "name": name}))).await
+    }
+
+    /// Forgets all fault rules and the profile.
     ///
     /// # Errors
     /// It does not answer.

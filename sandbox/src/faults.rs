@@ -1,41 +1,21 @@
-//! Faults on demand: rules that match calls and say what goes wrong. The rules are data; the fronts act on them.
+//! Faults on demand: rules that match calls and say what goes wrong, and profiles that draw such faults from a seed.
+//! Rules and profiles are data; the fronts act on what comes of them.
+
+mod effect;
+mod profile;
 
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
-/// What goes wrong.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "kind")]
-pub enum Effect {
-    /// The call is refused, and nothing happens.
-    Error {
-        /// Error code.
-        code: String,
-        /// HTTP status.
-        status: u16,
-        /// Text.
-        message: String,
-    },
-    /// The call does its work, and the connection breaks before the reply.
-    LoseReply,
-    /// The connection breaks before anything happens.
-    CutBefore,
-    /// The reply comes this much later, in real milliseconds.
-    Delay {
-        /// Real milliseconds.
-        delay_ms: u64,
-    },
-    /// The machines of the node group never join.
-    NodeGroupNeverJoins,
-    /// The NAT gateway ends as failed.
-    NatGatewayFails,
-}
+pub use effect::{EFFECTS, Effect, Refused};
+pub use profile::{BadProfile, PROFILES, Profile};
 
 /// A rule: which calls, how often, and what goes wrong.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rule {
     /// Service, or `*`.
     pub service: String,
-    /// Operation, or `*`.
+    /// Operation; a `*` at its end stands for any rest (`Describe*`).
     pub operation: String,
     /// Only calls whose parameters contain this text.
     #[serde(default)]
@@ -60,7 +40,7 @@ fn first() -> u64 {
 /// A rule that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{rule:?} is no fault rule: {reason}; it reads SERVICE:OPERATION[:CONTAINS][#NTH]=EFFECT[*TIMES], with an effect of error:CODE[:STATUS], throttle, lose_reply, cut_before, delay:MS, node_group_never_joins, nat_gateway_fails"
+    "{rule:?} is no fault rule: {reason}; it reads SERVICE:OPERATION[:CONTAINS][#NTH]=EFFECT[*TIMES] (a * at the end of OPERATION stands for any rest), with an effect of {EFFECTS}"
 )]
 pub struct BadRule {
     rule: String,
@@ -86,57 +66,41 @@ impl std::str::FromStr for Rule {
         let operation =
             parts.next().filter(|name| !name.is_empty()).ok_or_else(|| bad("it names no operation"))?.to_owned();
         let contains = parts.next().unwrap_or_default().to_owned();
-        let mut words = effect.split(':');
-        let (name, first, second) = (words.next().unwrap_or_default(), words.next(), words.next());
-        let effect = match (name, first) {
-            ("error", Some(code)) => {
-                let status = match second {
-                    Some(status) => status
-                        .parse()
-                        .ok()
-                        .filter(|status| (400..600).contains(status))
-                        .ok_or_else(|| bad("STATUS is not an HTTP error status"))?,
-                    None => usual_status(code),
-                };
-                Effect::Error {
-                    code: code.to_owned(),
-                    status,
-                    message: "The sandbox was told to refuse this call.".to_owned(),
-                }
-            }
-            ("throttle", None) => Effect::Error {
-                code: if service == "ec2" { "RequestLimitExceeded" } else { "ThrottlingException" }.to_owned(),
-                status: if service == "ec2" { 503 } else { 400 },
-                message: "Rate exceeded".to_owned(),
-            },
-            ("lose_reply", None) => Effect::LoseReply,
-            ("cut_before", None) => Effect::CutBefore,
-            ("delay", Some(ms)) => {
-                Effect::Delay { delay_ms: ms.parse().map_err(|_| bad("the delay is not a number"))? }
-            }
-            ("node_group_never_joins", None) => Effect::NodeGroupNeverJoins,
-            ("nat_gateway_fails", None) => Effect::NatGatewayFails,
-            _ => return Err(bad("the effect is unknown")),
-        };
+        let effect = Effect::parse(effect).map_err(|reason| bad(reason.0))?;
         Ok(Self { service, operation, contains, nth, times, effect, seen: 0 })
     }
 }
 
-fn usual_status(code: &str) -> u16 {
-    match code {
-        "ServerException" | "InternalError" | "InternalFailure" => 500,
-        "ServiceUnavailableException" | "Unavailable" => 503,
-        "ResourceNotFoundException" => 404,
-        "ResourceInUseException" => 409,
-        _ if code.starts_with("AccessDenied") || code == "UnauthorizedOperation" => 403,
-        _ => 400,
+impl Rule {
+    fn fits(&self, call: &Called<'_>) -> bool {
+        let operation = match self.operation.strip_suffix('*') {
+            Some(begin) => call.operation.starts_with(begin),
+            None => self.operation == call.operation,
+        };
+        operation && (self.service == "*" || self.service == call.service)
     }
 }
 
-/// The rules of a world, in the order in which they were given.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// A call as rules and profiles look at it.
+#[derive(Debug, Clone, Copy)]
+pub struct Called<'a> {
+    /// Service, such as `ec2`, `kubernetes`, `vault`.
+    pub service: &'a str,
+    /// Operation, or HTTP method.
+    pub operation: &'a str,
+    /// Whether it changes something.
+    pub mutates: bool,
+}
+
+/// The rules of a world in the order in which they were given, and the profile behind them.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Faults {
     rules: Vec<Rule>,
+    #[serde(default)]
+    profile: Option<Profile>,
+    /// Control planes that are away, by cluster, until when (simulated Unix milliseconds).
+    #[serde(default)]
+    outages: BTreeMap<String, i64>,
 }
 
 impl Faults {
@@ -145,9 +109,14 @@ impl Faults {
         self.rules.push(rule);
     }
 
-    /// Forgets all rules.
+    /// Draws further faults from a profile from now on.
+    pub fn follow(&mut self, profile: Profile) {
+        self.profile = Some(profile);
+    }
+
+    /// Forgets all rules and the profile.
     pub fn clear(&mut self) {
-        self.rules.clear();
+        *self = Self::default();
     }
 
     /// The rules.
@@ -156,27 +125,46 @@ impl Faults {
         &self.rules
     }
 
-    /// Counts a call with every rule it matches; answers the first effect that hits it.
-    pub fn hit(&mut self, service: &str, operation: &str, parameters: impl FnOnce() -> String) -> Option<Effect> {
-        let fits = |rule: &Rule| {
-            (rule.service == "*" || rule.service == service) && (rule.operation == "*" || rule.operation == operation)
-        };
-        if !self.rules.iter().any(fits) {
-            return None;
-        }
-        let parameters = parameters();
+    /// The profile, as it is written.
+    #[must_use]
+    pub fn profile(&self) -> Option<String> {
+        self.profile.as_ref().map(ToString::to_string)
+    }
+
+    /// Counts a call with every rule it matches; answers the first effect that hits it, or what the profile draws for
+    /// the resource that `resource` names.
+    pub fn hit(
+        &mut self,
+        call: Called<'_>,
+        parameters: impl FnOnce() -> String,
+        resource: impl FnOnce() -> String,
+    ) -> Option<Effect> {
         let mut effect = None;
-        for rule in self.rules.iter_mut().filter(|rule| fits(rule)) {
-            if !parameters.contains(&rule.contains) {
-                continue;
-            }
-            rule.seen += 1;
-            let due = rule.seen >= rule.nth && rule.times.is_none_or(|times| rule.seen < rule.nth + times);
-            if due && effect.is_none() {
-                effect = Some(rule.effect.clone());
+        if self.rules.iter().any(|rule| rule.fits(&call)) {
+            let parameters = parameters();
+            for rule in self.rules.iter_mut().filter(|rule| rule.fits(&call)) {
+                if !parameters.contains(&rule.contains) {
+                    continue;
+                }
+                rule.seen += 1;
+                let due = rule.seen >= rule.nth && rule.times.is_none_or(|times| rule.seen < rule.nth + times);
+                if due && effect.is_none() {
+                    effect = Some(rule.effect.clone());
+                }
             }
         }
-        effect
+        effect.or_else(|| self.profile.as_mut()?.draw(call, &resource()))
+    }
+
+    /// A control plane goes away until a time.
+    pub fn take_down(&mut self, cluster: &str, until_ms: i64) {
+        self.outages.insert(cluster.to_owned(), until_ms);
+    }
+
+    /// Whether a control plane is away now.
+    #[must_use]
+    pub fn is_down(&self, cluster: &str, now_ms: i64) -> bool {
+        self.outages.get(cluster).is_some_and(|until_ms| now_ms < *until_ms)
     }
 }
 
@@ -184,13 +172,27 @@ impl Faults {
 mod tests {
     use super::*;
 
+    fn hit(faults: &mut Faults, service: &str, operation: &str, text: &str) -> Option<Effect> {
+        faults.hit(Called { service, operation, mutates: true }, || text.to_owned(), || text.to_owned())
+    }
+
     /// A rule hits from its nth matching call on, as often as it says, and only calls that contain its text.
     #[test]
     fn rules_count_their_own_calls() {
         let mut faults = Faults::default();
         faults.add("eks:CreateNodegroup:data#2=error:ResourceLimitExceededException*1".parse().unwrap());
-        let mut call = |text: &str| faults.hit("eks", "CreateNodegroup", || text.to_owned()).is_some();
+        let mut call = |text: &str| hit(&mut faults, "eks", "CreateNodegroup", text).is_some();
         assert_eq!([call("data"), call("apps"), call("data"), call("data")], [false, false, true, false]);
+    }
+
+    /// A `*` at the end of an operation stands for any rest, and for nothing else.
+    #[test]
+    fn operations_may_end_in_a_star() {
+        let mut faults = Faults::default();
+        faults.add("ec2:Describe*=read_lag:20".parse().unwrap());
+        assert_eq!(hit(&mut faults, "ec2", "DescribeVpcs", ""), Some(Effect::ReadLag { lag_ms: 20_000 }));
+        assert_eq!(hit(&mut faults, "ec2", "CreateVpc", ""), None);
+        assert_eq!(hit(&mut faults, "eks", "DescribeCluster", ""), None);
     }
 
     /// What cannot be read is refused with the form that can.
@@ -204,11 +206,30 @@ mod tests {
             "eks:X=error",
             "eks:X=error:A:200",
             "eks:X=delay:soon",
+            "eks:X=read_lag:long",
+            "eks:X=throttle:3",
             "eks=lose_reply",
             "eks:X#a=lose_reply",
         ] {
             assert!(bad.parse::<Rule>().unwrap_err().to_string().contains("SERVICE:OPERATION"), "{bad}");
         }
         assert_eq!("*:*=throttle".parse::<Rule>().unwrap().times, None);
+    }
+
+    /// Every effect that the refusal of a bad rule names can be written in a rule.
+    #[test]
+    fn named_effects_can_be_written() {
+        for effect in EFFECTS.split(", ") {
+            let effect = effect.split('[').next().unwrap_or(effect).replace("CODE", "Some").replace("MS", "10");
+            assert!(format!("ec2:X={effect}").parse::<Rule>().is_ok(), "{effect}");
+        }
+    }
+
+    /// A control plane that was taken down comes back by itself.
+    #[test]
+    fn outages_end() {
+        let mut faults = Faults::default();
+        faults.take_down("a", 10);
+        assert!(faults.is_down("a", 9) && !faults.is_down("a", 10) && !faults.is_down("b", 9));
     }
 }

@@ -13,6 +13,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
+use crate::aws::balancers::{self, NewBalancer};
 use crate::aws::{Link, Record, State};
 use crate::clock::timestamp;
 use crate::kubernetes::{
@@ -84,52 +85,21 @@ impl Outside for Beyond<'_> {
 
     fn create_load_balancer(&mut self, cluster: &str, namespace: &str, service: &str) -> String {
         let region = region_of(self.aws, cluster);
-        let name = format!("a{}", self.aws.hex(31));
-        let dns = format!("{name}.elb.{region}.amazonaws.com");
-        let arn = format!(
-            "arn:aws:elasticloadbalancing:{region}:{}:loadbalancer/net/{name}/{}",
-            self.aws.account(),
-            self.aws.seeded_suffix(&name)
-        );
         let vpc = self
             .aws
             .get("eks:cluster", &region, cluster)
             .map(|record| record.text("/resourcesVpcConfig/vpcId").to_owned())
             .unwrap_or_default();
-        let body = json!({"LoadBalancerArn": arn, "LoadBalancerName": name, "DNSName": dns, "VpcId": vpc, "Type": "network", "Scheme": "internet-facing", "State": {"Code": "active"}});
         let tags = BTreeMap::from([
             (format!("kubernetes.io/cluster/{cluster}"), "owned".to_owned()),
             ("kubernetes.io/service-name".to_owned(), format!("{namespace}/{service}")),
         ]);
-        self.aws.put(Record {
-            kind: "elbv2:load-balancer".to_owned(),
-            id: arn,
-            region,
-            created_ms: self.now_ms,
-            body,
-            tags,
-            system: false,
-            due_ms: None,
-            next: String::new(),
-        });
-        dns
+        let new = NewBalancer { region, vpc, kind: "network", name: String::new(), tags };
+        balancers::raise(self.aws, self.now_ms, &new).0
     }
 
     fn delete_load_balancer(&mut self, cluster: &str, namespace: &str, service: &str) {
-        let owner = format!("kubernetes.io/cluster/{cluster}");
-        let named = format!("{namespace}/{service}");
-        let found = self
-            .aws
-            .records()
-            .find(|record| {
-                record.kind == "elbv2:load-balancer"
-                    && record.tags.contains_key(&owner)
-                    && record.tags.get("kubernetes.io/service-name") == Some(&named)
-            })
-            .map(|record| (record.region.clone(), record.id.clone()));
-        if let Some((region, id)) = found {
-            self.aws.remove("elbv2:load-balancer", &region, &id);
-        }
+        balancers::lower_service(self.aws, self.now_ms, cluster, &format!("{namespace}/{service}"));
     }
 
     fn vault_pod_started(&mut self, pod: &VaultPod) {
@@ -247,7 +217,20 @@ impl Reviews for Reviewer<'_> {
 impl World {
     /// Answers one request to the Vault server on a storage.
     pub fn vault_call(&mut self, storage_id: &str, request: &VaultRequest, now_ms: i64) -> VaultReply {
-        let cluster = self.pods.get(storage_id).map(|pod| pod.cluster.clone()).unwrap_or_default();
+        let pod = self.pods.get(storage_id).cloned();
+        let mut cluster = pod.as_ref().map(|pod| pod.cluster.clone()).unwrap_or_default();
+        if let Some(pod) = &pod {
+            if let Err(why) = self.joins(pod, request) {
+                let body =
+                    json!({"errors": [format!("failed to join raft cluster: failed to get raft challenge: {why}")]});
+                return VaultReply { status: 500, body: body.to_string().into_bytes() };
+            }
+            // Without a way to the API server nobody can be asked whose a token is.
+            let name = format!("{}-{}", pod.stateful_set, pod.ordinal);
+            if self.kubernetes.reaches_api(&cluster, &pod.namespace, &name).is_err() {
+                cluster.clear();
+            }
+        }
         // A review asks IAM and the cluster, never a Vault: an empty one stands in while this one is busy.
         let mut vault = std::mem::replace(&mut self.vault, Servers::new(0));
         let beyond = Beyond { aws: &mut self.aws, vault: &mut self.vault, pods: &mut self.pods, now_ms };
@@ -257,6 +240,23 @@ impl World {
         self.vault = vault;
         self.counters.vault(request, (200..300).contains(&reply.status));
         reply
+    }
+
+    /// Whether a server that is told to join reaches the other on both its ports.
+    fn joins(&self, pod: &VaultPod, request: &VaultRequest) -> Result<(), String> {
+        if request.path.trim_start_matches("/v1/") != "sys/storage/raft/join" {
+            return Ok(());
+        }
+        let body: Value = serde_json::from_slice(&request.body).unwrap_or_default();
+        let leader = body.get("leader_api_addr").and_then(Value::as_str).and_then(|url| url::Url::parse(url).ok());
+        let leader = leader.as_ref().and_then(url::Url::host_str).unwrap_or_default();
+        let (own, other) =
+            (format!("{}-{}", pod.stateful_set, pod.ordinal), leader.split('.').next().unwrap_or_default());
+        for (from, to, port) in [(own.as_str(), other, 8200), (own.as_str(), other, 8201), (other, own.as_str(), 8201)]
+        {
+            self.kubernetes.reaches(&pod.cluster, &pod.namespace, from, to, port)?;
+        }
+        Ok(())
     }
 
     /// Tells the clusters what happened on the AWS side.
@@ -299,6 +299,13 @@ impl World {
             oidc_issuer: record.text("/_issuer").to_owned(),
             account: self.aws.account().to_owned(),
             region: region.clone(),
+            control_plane: record.body["_interfaces"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(|id| self.aws.get("ec2:network-interface", &region, id.as_str()?))
+                .map(|one| one.text("/privateIpAddress").to_owned())
+                .collect(),
         };
         if let Err(error) = self.kubernetes.create(new, timestamp(now_ms)) {
             tracing::error!(%error, name, "no control plane");
@@ -391,8 +398,8 @@ impl World {
     }
 
     /// Add-ons are as healthy as their workloads.
-    pub(crate) fn judge_addons(&mut self) {
-        let addons: Vec<(String, String, String, String)> = self
+    pub(crate) fn judge_addons(&mut self, now_ms: i64) {
+        let addons: Vec<(String, String, String, String, i64)> = self
             .aws
             .records()
             .filter(|record| record.kind == "eks:addon" && matches!(record.text("/status"), "ACTIVE" | "DEGRADED"))
@@ -402,12 +409,17 @@ impl World {
                     record.id.clone(),
                     record.text("/status").to_owned(),
                     record.text("/addonName").to_owned(),
+                    record.body["_degraded_until_ms"].as_i64().unwrap_or(0),
                 )
             })
             .collect();
-        for (region, id, status, addon) in addons {
+        for (region, id, status, addon, degraded_until_ms) in addons {
             let cluster = id.split('/').next().unwrap_or_default();
             let (wanted, issues) = match self.kubernetes.addon_health(cluster, &addon) {
+                _ if now_ms < degraded_until_ms => (
+                    "DEGRADED",
+                    json!([{"code": "InsufficientNumberOfReplicas", "message": "The add-on is unhealthy because it doesn't have the desired number of replicas."}]),
+                ),
                 AddonHealth::Healthy => ("ACTIVE", json!([])),
                 AddonHealth::Degraded(reason) => {
                     ("DEGRADED", json!([{"code": "InsufficientNumberOfReplicas", "message": reason}]))

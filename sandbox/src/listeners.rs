@@ -11,7 +11,6 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::{timestamp, wall_ms};
-use crate::faults::Effect;
 use crate::kubernetes::{KubeBackend, KubeReply, KubeRequest, PodStream, Subscription, serve_cluster, tls_config};
 use crate::server::{Inner, Shared};
 use crate::vault::{Answer, TlsIdentity, VaultBackend, VaultReply, VaultRequest, stream};
@@ -96,17 +95,7 @@ impl KubeBackend for Backend {
             headers: Vec::new(),
             body: json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": error.to_string(), "reason": "InternalError", "code": 500}),
         };
-        let answer = self.run(|inner, now_ms| {
-            let effect = inner.world.faults.hit("kubernetes", &request.method, || request.path.clone());
-            match effect {
-                Some(Effect::Error { code, status, message }) => KubeReply::Json {
-                    status,
-                    headers: Vec::new(),
-                    body: json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": message, "reason": code, "code": status}),
-                },
-                _ => inner.world.kubernetes_call(cluster, request, now_ms),
-            }
-        });
+        let answer = self.run(|inner, now_ms| inner.world.kubernetes_exchange(cluster, request, now_ms));
         answer.unwrap_or_else(|error| failed(&error))
     }
 
@@ -169,16 +158,9 @@ impl VaultBackend for Backend {
     async fn handle(&self, storage_id: &str, request: VaultRequest) -> Answer {
         let refused =
             |status: u16, text: &str| VaultReply { status, body: json!({"errors": [text]}).to_string().into_bytes() };
-        let answer = self.run(|inner, now_ms| {
-            let effect = inner.world.faults.hit("vault", &request.method, || request.path.clone());
-            match effect {
-                Some(Effect::Error { status, message, .. }) => Answer::Reply(refused(status, &message)),
-                Some(Effect::CutBefore) => Answer::Lost,
-                other => {
-                    let reply = inner.world.vault_call(storage_id, &request, now_ms);
-                    if other == Some(Effect::LoseReply) { Answer::Lost } else { Answer::Reply(reply) }
-                }
-            }
+        let answer = self.run(|inner, now_ms| match inner.world.vault_exchange(storage_id, &request, now_ms) {
+            Some(reply) => Answer::Reply(reply),
+            None => Answer::Lost,
         });
         answer.unwrap_or_else(|error| Answer::Reply(refused(500, &error.to_string())))
     }

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::aws::{self, RawRequest};
 use crate::clock::{Clock, ClockDocument, DEFAULT_SPEED, wall_ms};
-use crate::faults::{Effect, Rule};
+use crate::faults::{Effect, Profile, Rule};
 use crate::listeners::reconcile;
 use crate::persistence::{Persistence, PersistenceError};
 use crate::world::World;
@@ -311,12 +311,17 @@ fn control(
         }
         ("GET", "world") => document(&inner.world.listing(now_ms)),
         ("GET", "counters") => document(&inner.world.counters.summary()),
-        ("GET", "faults") => document(&json!({"schema_version": 1, "rules": inner.world.faults.rules()})),
+        ("GET", "faults") => document(&faults_document(&inner.world)),
         ("POST", "faults") => add_fault(&mut inner.world, &given),
         ("DELETE", "faults") => {
             inner.world.faults.clear();
-            document(&json!({"rules": []}))
+            document(&faults_document(&inner.world))
         }
+        ("POST", "leak") => {
+            let kind = given.get("type").and_then(Value::as_str).unwrap_or_default();
+            planted(inner.world.leak(kind, now_ms))
+        }
+        ("POST", "foreign") => planted(inner.world.plant_foreign(&given, now_ms)),
         ("POST", "credentials") => {
             let key = given.get("access_key").and_then(Value::as_str).unwrap_or_default();
             inner.world.aws.refuse_key(key, given.get("refused_as").and_then(Value::as_str));
@@ -337,6 +342,15 @@ fn control(
 }
 
 fn add_fault(world: &mut World, given: &Value) -> Response<Body> {
+    if let Some(words) = given.get("profile").and_then(Value::as_str) {
+        return match words.parse::<Profile>() {
+            Ok(profile) => {
+                world.faults.follow(profile);
+                document(&faults_document(world))
+            }
+            Err(error) => text(400, &error.to_string()),
+        };
+    }
     let rule = match given.get("rule").and_then(Value::as_str) {
         Some(words) => words.parse::<Rule>().map_err(|error| error.to_string()),
         None => serde_json::from_value::<Rule>(given.clone()).map_err(|error| error.to_string()),
@@ -344,9 +358,21 @@ fn add_fault(world: &mut World, given: &Value) -> Response<Body> {
     match rule {
         Ok(rule) => {
             world.faults.add(rule);
-            document(&json!({"rules": world.faults.rules()}))
+            document(&faults_document(world))
         }
         Err(error) => text(400, &error),
+    }
+}
+
+fn faults_document(world: &World) -> Value {
+    json!({"schema_version": 1, "rules": world.faults.rules(), "profile": world.faults.profile()})
+}
+
+/// What was put into the world by hand, or why it could not be.
+fn planted(made: Result<Vec<String>, crate::plant::CannotPlant>) -> Response<Body> {
+    match made {
+        Ok(ids) => document(&json!({"schema_version": 1, "planted": ids})),
+        Err(error) => text(400, &error.to_string()),
     }
 }
 

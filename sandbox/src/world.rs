@@ -68,13 +68,15 @@ impl World {
 
     /// Lets everything happen that is due.
     pub fn advance(&mut self, now_ms: i64) {
+        self.aws.set_now(now_ms);
         while let Some(due_ms) = aws::fire(&mut self.aws, now_ms) {
             self.deliver(due_ms);
         }
+        self.aws.set_now(now_ms);
         self.deliver(now_ms);
         let mut beyond = Beyond { aws: &mut self.aws, vault: &mut self.vault, pods: &mut self.pods, now_ms };
         self.kubernetes.advance(timestamp(now_ms), &mut beyond);
-        self.judge_addons();
+        self.judge_addons(now_ms);
     }
 
     /// Answers a request to the API server of a cluster.
@@ -90,12 +92,21 @@ impl World {
     pub fn call(&mut self, request: &AwsRequest, now_ms: i64) -> Outcome {
         self.advance(now_ms);
         self.count(request);
-        let effect = self.faults.hit(&request.service, &request.operation, || request.input.to_string());
+        let effect = self.aws_effect(request);
+        let refused = effect.as_ref().and_then(|effect| effect.refusal(&request.service));
         let response = match &effect {
-            Some(Effect::Error { code, status, message }) => {
-                aws::render(request, Err(aws::Refusal::new(*status, code, message.as_str())))
+            _ if refused.is_some() => {
+                let refused = refused.map(|one| aws::Refusal::new(one.status, &one.code, one.message));
+                aws::render(request, Err(refused.unwrap_or_else(|| aws::Refusal::bad("", ""))))
             }
             Some(Effect::CutBefore) => aws::render(request, Err(aws::Refusal::new(500, "InternalError", "cut"))),
+            Some(Effect::ReadLag { lag_ms }) if !aws::mutates(&request.operation) => {
+                self.aws.as_of(now_ms - lag_ms, |past| aws::call(past, request, now_ms, None))
+            }
+            Some(Effect::Duplicate) => {
+                aws::call(&mut self.aws, request, now_ms, None);
+                aws::call(&mut self.aws, request, now_ms, None)
+            }
             _ => aws::call(&mut self.aws, request, now_ms, effect.as_ref()),
         };
         self.deliver(now_ms);
@@ -113,7 +124,7 @@ impl World {
     /// The listing of `sandbox world`.
     #[must_use]
     pub fn listing(&self, now_ms: i64) -> Value {
-        let mut resources: Vec<Value> = self.aws.records().filter(|record| record.kind != "eks:update").map(|record| {
+        let mut resources: Vec<Value> = self.aws.records().filter(|record| !matches!(record.kind.as_str(), "eks:update" | "eks:ended")).map(|record| {
             let state = ["/state", "/status", "/KeyState", "/instanceState/name", "/State/Code"].iter().map(|field| record.text(field)).find(|state| !state.is_empty()).unwrap_or("available");
             let name = record.tags.get("Name").map_or(record.id.as_str(), String::as_str);
             json!({"type": record.kind, "id": record.id, "name": name, "region": record.region, "tags": record.tags, "state": state, "system": made_by_the_cloud(record)})
@@ -184,7 +195,7 @@ fn made_by_the_cloud(record: &aws::Record) -> bool {
 }
 
 /// The step tag of a creating call, in any protocol's form.
-fn step_tag(input: &Value) -> Option<String> {
+pub(crate) fn step_tag(input: &Value) -> Option<String> {
     match input {
         Value::Object(fields) => {
             if let Some(step) = fields.get("platflow:step").and_then(Value::as_str) {

@@ -169,6 +169,16 @@ fn a_cluster_comes_and_goes_without_residue() {
     assert_eq!(made["nodegroup"]["status"], "ACTIVE", "{made}");
     let nodes = client.world.kubernetes.resources().iter().filter(|one| one.kind == "Node").count();
     assert_eq!(nodes, 3);
+    for (desired, max) in [(5, 5), (2, 4), (3, 4)] {
+        let scaling = json!({"scalingConfig": {"minSize": 1, "desiredSize": desired, "maxSize": max}});
+        assert_eq!(client.rest("POST", "/clusters/c/node-groups/apps/update-config", &scaling).0, 200);
+        client.pass(90);
+        let (_, scaled) = client.rest("GET", "/clusters/c/node-groups/apps", &Value::Null);
+        assert_eq!(scaled["nodegroup"]["status"], "ACTIVE", "{scaled}");
+        let nodes = client.world.kubernetes.resources().iter().filter(|one| one.kind == "Node").count();
+        let machines = client.world.aws.records().filter(|record| record.kind == "ec2:instance").count();
+        assert_eq!((nodes, machines), (desired, desired), "machines and nodes follow the wanted size");
+    }
     assert_eq!(client.rest("DELETE", "/clusters/c", &Value::Null).1["__type"], "ResourceInUseException");
     assert_eq!(client.query("ec2", "DeleteSubnet", &[("SubnetId", &a)]).code.as_deref(), Some("DependencyViolation"));
     client.rest("DELETE", "/clusters/c/node-groups/apps", &Value::Null);
@@ -180,6 +190,29 @@ fn a_cluster_comes_and_goes_without_residue() {
         client.make("DisassociateRouteTable", &[("AssociationId", association)], "return");
     }
     client.make("DeleteRouteTable", &[("RouteTableId", &table)], "return");
+    // What the network add-on attached outlives its machine, and keeps subnet and security group.
+    let available: Vec<String> = client
+        .world
+        .aws
+        .records()
+        .filter(|record| record.kind == "ec2:network-interface" && record.text("/status") == "available")
+        .map(|record| record.id.clone())
+        .collect();
+    assert_eq!(available.len(), 6);
+    assert_eq!(client.query("ec2", "DeleteSubnet", &[("SubnetId", &a)]).code.as_deref(), Some("DependencyViolation"));
+    for eni in &available {
+        client.make("DeleteNetworkInterface", &[("NetworkInterfaceId", eni)], "return");
+    }
+    let groups: Vec<String> = client
+        .world
+        .aws
+        .records()
+        .filter(|record| record.text("/groupName").starts_with("eks-cluster-sg-"))
+        .map(|record| record.id.clone())
+        .collect();
+    for group in groups {
+        client.make("DeleteSecurityGroup", &[("GroupId", &group)], "return");
+    }
     client.make("DeleteSubnet", &[("SubnetId", &a)], "return");
     client.make("DeleteSubnet", &[("SubnetId", &b)], "return");
     client.make("DetachInternetGateway", &[("InternetGatewayId", &gateway), ("VpcId", &vpc)], "return");

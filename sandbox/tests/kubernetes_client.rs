@@ -130,6 +130,7 @@ async fn client() -> (kube::Client, Arc<World>, CancellationToken) {
         oidc_issuer: own("https://oidc.example.com/id/1"),
         account: own("111122223333"),
         region: own("us-east-1"),
+        control_plane: Vec::new(),
     };
     clusters.create(new, now).unwrap();
     clusters.addon_installed("c", "vpc-cni", "v1", None, now);

@@ -58,6 +58,7 @@ impl World {
             oidc_issuer: own("https://oidc.example.com/id/1"),
             account: own("111122223333"),
             region: own("eu-central-1"),
+            control_plane: Vec::new(),
         };
         clusters.create(new, now).unwrap();
         clusters.addon_installed("c", "vpc-cni", "v1", None, now);
@@ -121,6 +122,7 @@ impl World {
                     kube.waited = true;
                 }
                 KubeReply::Watch(_) => return (200, Vec::new(), Value::Null),
+                KubeReply::Broken => panic!("the connection broke"),
                 KubeReply::Upgrade(_) => return (101, Vec::new(), Value::Null),
             }
         }

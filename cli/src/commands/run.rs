@@ -32,6 +32,9 @@ pub(crate) async fn execute(arguments: Run, settings: &Settings) -> Result<ExitC
     for rule in &arguments.sandbox_fault {
         sandbox_host::fault(settings, rule).await?;
     }
+    if let Some(profile) = &arguments.sandbox_faults {
+        sandbox_host::faults(settings, profile).await?;
+    }
     let relay = Arc::new(Relay::default());
     let engine = wiring::engine(settings, &store, &connection, relay.clone(), arguments.max_in_flight).await?;
     let target = connection

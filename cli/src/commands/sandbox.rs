@@ -61,6 +61,21 @@ pub(crate) async fn execute(arguments: SandboxArguments, settings: &Settings) ->
             }
             Ok(ExitCode::Done)
         }
+        SandboxCommand::Faults { profile } => {
+            let sandbox = sandbox_host::ensure(settings, None).await?;
+            sandbox.follow(&profile).await.map_err(sandbox_host::failed)?;
+            Ok(ExitCode::Done)
+        }
+        SandboxCommand::Leak { kind } => {
+            let sandbox = sandbox_host::ensure(settings, None).await?;
+            output::json(&sandbox.leak(&kind).await.map_err(sandbox_host::failed)?)?;
+            Ok(ExitCode::Done)
+        }
+        SandboxCommand::Foreign { kind, name } => {
+            let sandbox = sandbox_host::ensure(settings, None).await?;
+            output::json(&sandbox.plant_foreign(&kind, &name).await.map_err(sandbox_host::failed)?)?;
+            Ok(ExitCode::Done)
+        }
         SandboxCommand::Env => {
             let sandbox = sandbox_host::ensure(settings, None).await?;
             for (name, value) in sandbox_host::variables(&sandbox.endpoints) {

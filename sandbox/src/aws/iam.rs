@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::wire::{Refusal, iso, items, need, text, texts};
 use super::{Answer, Call, Record, tag_list, tags_of, unknown};
+use crate::faults::Effect;
 
 const ROLE: &str = "iam:role";
 const PROVIDER: &str = "iam:oidc-provider";
@@ -94,10 +95,13 @@ fn create_role(call: &mut Call<'_>, input: &Value) -> Answer {
     }
     let arn = format!("arn:aws:iam::{}:role/{name}", call.account());
     let id = format!("AROA{}", call.state.hex(17).to_uppercase());
-    let body = json!({
+    let mut body = json!({
         "Path": "/", "RoleName": name, "RoleId": id, "Arn": arn, "CreateDate": iso(call.now_ms), "AssumeRolePolicyDocument": encoded(&trust),
         "Description": text(input, "/Description"), "MaxSessionDuration": 3600, "_attached": [], "_inline": {},
     });
+    if let (Some(Effect::IamPropagation { lag_ms }), Some(fields)) = (call.effect, body.as_object_mut()) {
+        fields.insert("_known_ms".to_owned(), json!(call.now_ms + lag_ms));
+    }
     let record = call.record(ROLE, &name, body, tags_of(&items(input, "/Tags"), "Key", "Value"));
     let answer = json!({"Role": shown(&record)});
     call.state.put(record);

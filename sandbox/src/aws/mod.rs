@@ -1,11 +1,13 @@
 //! The simulated AWS: one pure function from a request and the account's state to an answer, behind the wire protocols of
 //! EC2, EKS, IAM, STS, KMS, ELBv2, Auto Scaling, Logs, Service Quotas and Resource Groups Tagging.
 
+pub(crate) mod balancers;
 mod ec2;
 mod eks;
 mod front;
 mod iam;
 mod kms;
+pub(crate) mod remains;
 mod small;
 mod state;
 mod timers;

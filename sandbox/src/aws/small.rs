@@ -7,11 +7,11 @@
 
 use serde_json::{Value, json};
 
+use super::balancers::{BALANCER, CLASSIC, TARGETS, is_classic, lower};
 use super::wire::{Refusal, items, need, number, page, text, texts};
-use super::{Answer, Call, tag_list, unknown};
+use super::{Answer, Call, Record, tag_list, unknown};
 
 const LOG_GROUP: &str = "logs:log-group";
-const BALANCER: &str = "elbv2:load-balancer";
 
 pub(super) fn sts(call: &mut Call<'_>, _input: &Value) -> Answer {
     if call.operation != "GetCallerIdentity" {
@@ -64,6 +64,7 @@ pub(super) fn logs(call: &mut Call<'_>, input: &Value) -> Answer {
     match operation.as_str() {
         "DeleteLogGroup" => {
             call.remove(LOG_GROUP, &name);
+            super::remains::late_events(call, &name);
         }
         "PutRetentionPolicy" => group.set("retentionInDays", input["retentionInDays"].clone()),
         "DeleteRetentionPolicy" => group.set("retentionInDays", Value::Null),
@@ -80,37 +81,70 @@ pub(super) fn logs(call: &mut Call<'_>, input: &Value) -> Answer {
 }
 
 pub(super) fn load_balancing(call: &mut Call<'_>, input: &Value) -> Answer {
+    if is_classic(input) {
+        return classic_load_balancing(call, input);
+    }
     match call.operation {
-        "DescribeLoadBalancers" => {
-            Ok(json!({"LoadBalancers": call.all(BALANCER).map(|one| &one.body).collect::<Vec<_>>()}))
-        }
-        "DescribeTargetGroups" => {
-            Ok(json!({"TargetGroups": call.all("elbv2:target-group").map(|one| &one.body).collect::<Vec<_>>()}))
-        }
+        "DescribeLoadBalancers" => Ok(json!({"LoadBalancers": call.all(BALANCER).map(public).collect::<Vec<_>>()})),
+        "DescribeTargetGroups" => Ok(json!({"TargetGroups": call.all(TARGETS).map(public).collect::<Vec<_>>()})),
         "DescribeTags" => {
             let wanted = texts(input, "/ResourceArns");
             let found: Vec<Value> = call
                 .all(BALANCER)
+                .chain(call.all(TARGETS))
                 .filter(|one| wanted.contains(&one.id))
                 .map(|one| json!({"ResourceArn": one.id, "Tags": tag_list(&one.tags, "Key", "Value")}))
                 .collect();
             Ok(json!({"TagDescriptions": found}))
         }
         "DeleteLoadBalancer" => {
-            let arn = need(input, "LoadBalancerArn")?;
-            if let Some(gone) = call.remove(BALANCER, arn) {
-                for eni in texts(&gone.body, "/_interfaces") {
-                    call.remove("ec2:network-interface", &eni);
-                }
-            }
+            lower(call, BALANCER, need(input, "LoadBalancerArn")?);
             Ok(json!({}))
         }
         "DeleteTargetGroup" => {
-            call.remove("elbv2:target-group", need(input, "TargetGroupArn")?);
+            let arn = need(input, "TargetGroupArn")?;
+            if call.get(TARGETS, arn).is_some_and(|one| !texts(&one.body, "/LoadBalancerArns").is_empty()) {
+                return Err(Refusal::bad(
+                    "ResourceInUse",
+                    format!("Target group '{arn}' is currently in use by a listener or a rule"),
+                ));
+            }
+            call.remove(TARGETS, arn);
             Ok(json!({}))
         }
         _ => unknown(call),
     }
+}
+
+/// Classic load balancers, known by name.
+fn classic_load_balancing(call: &mut Call<'_>, input: &Value) -> Answer {
+    match call.operation {
+        "DescribeLoadBalancers" => {
+            Ok(json!({"LoadBalancerDescriptions": call.all(CLASSIC).map(public).collect::<Vec<_>>()}))
+        }
+        "DescribeTags" => {
+            let wanted = texts(input, "/LoadBalancerNames");
+            let found: Vec<Value> = call
+                .all(CLASSIC)
+                .filter(|one| wanted.contains(&one.id))
+                .map(|one| json!({"LoadBalancerName": one.id, "Tags": tag_list(&one.tags, "Key", "Value")}))
+                .collect();
+            Ok(json!({"TagDescriptions": found}))
+        }
+        "DeleteLoadBalancer" => {
+            lower(call, CLASSIC, need(input, "LoadBalancerName")?);
+            Ok(json!({}))
+        }
+        _ => unknown(call),
+    }
+}
+
+fn public(record: &Record) -> Value {
+    let mut body = record.body.clone();
+    if let Some(fields) = body.as_object_mut() {
+        fields.retain(|name, _| !name.starts_with('_'));
+    }
+    body
 }
 
 pub(super) fn auto_scaling(call: &mut Call<'_>, input: &Value) -> Answer {
@@ -118,11 +152,30 @@ pub(super) fn auto_scaling(call: &mut Call<'_>, input: &Value) -> Answer {
         "DescribeAutoScalingGroups" => {
             let wanted = texts(input, "/AutoScalingGroupNames");
             Ok(
-                json!({"AutoScalingGroups": call.all("autoscaling:group").filter(|one| wanted.is_empty() || wanted.contains(&one.id)).map(|one| &one.body).collect::<Vec<_>>()}),
+                json!({"AutoScalingGroups": call.all("autoscaling:group").filter(|one| wanted.is_empty() || wanted.contains(&one.id)).map(scaling_group).collect::<Vec<_>>()}),
             )
+        }
+        "DeleteAutoScalingGroup" => {
+            let name = need(input, "AutoScalingGroupName")?.to_owned();
+            let group = call.get("autoscaling:group", &name).ok_or_else(|| {
+                Refusal::bad("ValidationError", "AutoScalingGroup name not found - AutoScalingGroup not found")
+            })?;
+            if !items(&group.body, "/Instances").is_empty() && text(input, "/ForceDelete") != "true" {
+                return Err(Refusal::bad(
+                    "ResourceInUse",
+                    "You cannot delete an AutoScalingGroup while there are instances or pending Spot instance request(s) still in the group.",
+                ));
+            }
+            super::remains::end_scaling_group(call, &name);
+            Ok(json!({}))
         }
         "DescribeScalingActivities" => {
             let name = text(input, "/AutoScalingGroupName");
+            let failed =
+                call.all("autoscaling:group").find(|one| one.id == name).map(|one| items(&one.body, "/_failed"));
+            if let Some(failed) = failed.filter(|failed| !failed.is_empty()) {
+                return Ok(json!({"Activities": failed}));
+            }
             let found: Vec<Value> = call.all("autoscaling:group").filter(|one| one.id == name).flat_map(|one| items(&one.body, "/Instances").into_iter().enumerate().map(|(index, instance)| json!({
                 "ActivityId": format!("{}-{index}", one.id), "AutoScalingGroupName": one.id, "StatusCode": "Successful", "Progress": 100, "StartTime": one.body["CreatedTime"],
                 "Description": format!("Launching a new EC2 instance: {}", text(&instance, "/InstanceId")), "Cause": "desired capacity changed",
@@ -131,6 +184,17 @@ pub(super) fn auto_scaling(call: &mut Call<'_>, input: &Value) -> Answer {
         }
         _ => unknown(call),
     }
+}
+
+/// A group with its tags.
+fn scaling_group(record: &Record) -> Value {
+    let mut body = public(record);
+    body["Tags"] = record
+        .tags
+        .iter()
+        .map(|(key, value)| json!({"ResourceId": record.id, "ResourceType": "auto-scaling-group", "Key": key, "Value": value, "PropagateAtLaunch": true}))
+        .collect();
+    body
 }
 
 pub(super) fn quotas(call: &mut Call<'_>, input: &Value) -> Answer {

@@ -1,7 +1,7 @@
 //! What the simulated account holds: records with a kind, an id, tags, a body in the service's own field names, and at most
 //! one pending transition. It knows no operation of any service.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -113,7 +113,22 @@ pub struct State {
     pub links: Vec<Link>,
     /// Access keys that are refused: `expired` or `unknown`.
     pub refused_keys: BTreeMap<String, String>,
+    /// Simulated time of what is being done.
+    now_ms: i64,
+    /// What records were before their latest changes, oldest first; forgotten after [`MEMORY_MS`].
+    former: VecDeque<Former>,
 }
+
+/// A record as it was until a change; nothing if it was not there.
+#[derive(Debug)]
+struct Former {
+    until_ms: i64,
+    key: String,
+    record: Option<Record>,
+}
+
+/// How long the past is remembered for reads that lag.
+const MEMORY_MS: i64 = 120_000;
 
 fn key(kind: &str, region: &str, id: &str) -> String {
     format!("record|{kind}|{region}|{id}")
@@ -165,23 +180,67 @@ impl State {
     /// A record, to change it.
     pub fn get_mut(&mut self, kind: &str, region: &str, id: &str) -> Option<&mut Record> {
         let key = key(kind, region, id);
-        let found = self.records.get_mut(&key)?;
-        self.dirty.insert(key);
-        Some(found)
+        let former = self.records.get(&key)?.clone();
+        self.remember(&key, Some(former));
+        self.dirty.insert(key.clone());
+        self.records.get_mut(&key)
     }
 
     /// Keeps a record.
     pub fn put(&mut self, record: Record) {
         let key = key(&record.kind, &record.region, &record.id);
         self.dirty.insert(key.clone());
-        self.records.insert(key, record);
+        let former = self.records.insert(key.clone(), record);
+        self.remember(&key, former);
     }
 
     /// Takes a record away.
     pub fn remove(&mut self, kind: &str, region: &str, id: &str) -> Option<Record> {
         let key = key(kind, region, id);
         self.dirty.insert(key.clone());
-        self.records.remove(&key)
+        let former = self.records.remove(&key);
+        if former.is_some() {
+            self.remember(&key, former.clone());
+        }
+        former
+    }
+
+    /// Says what time it is, for everything that changes from now on.
+    pub fn set_now(&mut self, now_ms: i64) {
+        self.now_ms = now_ms;
+        while self.former.front().is_some_and(|former| former.until_ms < now_ms - MEMORY_MS) {
+            self.former.pop_front();
+        }
+    }
+
+    fn remember(&mut self, key: &str, record: Option<Record>) {
+        self.former.push_back(Former { until_ms: self.now_ms, key: key.to_owned(), record });
+    }
+
+    /// Looks at the account as it was at a time: what changed since is not seen.
+    pub fn as_of<T>(&mut self, then_ms: i64, look: impl FnOnce(&mut Self) -> T) -> T {
+        let mut then: BTreeMap<String, Option<Record>> = BTreeMap::new();
+        for former in self.former.iter().filter(|former| former.until_ms > then_ms) {
+            then.entry(former.key.clone()).or_insert_with(|| former.record.clone());
+        }
+        let mut now = Vec::new();
+        for (key, record) in then {
+            let present = match record {
+                Some(record) => self.records.insert(key.clone(), record),
+                None => self.records.remove(&key),
+            };
+            now.push((key, present));
+        }
+        let memories = self.former.len();
+        let seen = look(self);
+        self.former.truncate(memories);
+        for (key, record) in now {
+            match record {
+                Some(record) => self.records.insert(key, record),
+                None => self.records.remove(&key),
+            };
+        }
+        seen
     }
 
     /// All records of a kind in a region, by id.
@@ -257,5 +316,49 @@ impl State {
             self.records.insert(name.to_owned(), serde_json::from_value(value)?);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(id: &str, state: &str) -> Record {
+        Record {
+            kind: "ec2:vpc".to_owned(),
+            id: id.to_owned(),
+            region: "r".to_owned(),
+            created_ms: 0,
+            body: json!({"state": state}),
+            tags: BTreeMap::new(),
+            system: false,
+            due_ms: None,
+            next: String::new(),
+        }
+    }
+
+    fn seen(state: &State) -> Vec<String> {
+        state.all("ec2:vpc", "r").map(|one| format!("{} {}", one.id, one.text("/state"))).collect()
+    }
+
+    /// Proves that a look into the past shows what was there then (the created not yet, the deleted still, the changed
+    /// as it was), and changes nothing.
+    #[test]
+    fn the_past_is_seen_and_left_alone() {
+        let mut state = State::new(1);
+        state.set_now(1_000);
+        state.put(record("a", "one"));
+        state.put(record("b", "one"));
+        state.set_now(2_000);
+        state.remove("ec2:vpc", "r", "a");
+        state.get_mut("ec2:vpc", "r", "b").unwrap().set("state", "two");
+        state.set_now(3_000);
+        state.put(record("c", "one"));
+        let present = seen(&state);
+        assert_eq!(present, ["b two", "c one"]);
+        assert_eq!(state.as_of(2_500, |state| seen(state)), ["b two"]);
+        assert_eq!(state.as_of(1_500, |state| seen(state)), ["a one", "b one"]);
+        assert!(state.as_of(500, |state| seen(state)).is_empty());
+        assert_eq!(seen(&state), present);
     }
 }

@@ -5,18 +5,16 @@
     reason = "reading a JSON value never panics, and every one that is written here is an object of our own making"
 )]
 
-use std::collections::BTreeMap;
-
 use serde_json::{Value, json};
 
 use super::state::{Link, State};
-use super::wire::epoch;
-use super::{Call, ec2, eks};
+use super::{Call, ec2, eks, remains};
 
 /// Runs the earliest transition that is due; answers when it was due, or nothing when none is.
 pub fn fire(state: &mut State, now_ms: i64) -> Option<i64> {
     let (due_ms, record) = state.next_due().filter(|(due_ms, _)| *due_ms <= now_ms)?;
     let (kind, region, id, next) = (record.kind.clone(), record.region.clone(), record.id.clone(), record.next.clone());
+    state.set_now(due_ms);
     if let Some(record) = state.get_mut(&kind, &region, &id) {
         record.due_ms = None;
     }
@@ -27,6 +25,8 @@ pub fn fire(state: &mut State, now_ms: i64) -> Option<i64> {
         ("eks:cluster", "ACTIVE") => active(&mut call, &id),
         ("eks:cluster", "gone") => eks::cluster_gone(&mut call, &id),
         ("eks:nodegroup", "launch") => eks::launch(&mut call, &id),
+        ("eks:nodegroup", "rescale") => eks::rescale(&mut call, &id),
+        ("eks:nodegroup", "recovered") => eks::recover_nodes(&mut call, &id),
         ("eks:nodegroup", "settle") => eks::settle_nodes(&mut call, &id),
         ("eks:nodegroup", "gone") => eks::nodes_gone(&mut call, &id),
         ("eks:cluster" | "eks:nodegroup", "updated") => set(&mut call, &kind, &id, "status", "ACTIVE"),
@@ -38,6 +38,7 @@ pub fn fire(state: &mut State, now_ms: i64) -> Option<i64> {
             addon(&mut call, &id, false);
             call.remove(&kind, &id);
         }
+        ("eks:ended", next) => remains::mark_over(&mut call, &id, next),
         ("eks:update", _) => set(&mut call, &kind, &id, "status", &next),
         _ => {
             call.remove(&kind, &id);
@@ -106,11 +107,8 @@ fn active(call: &mut Call<'_>, name: &str) {
         .pointer("/logging/clusterLogging")
         .and_then(Value::as_array)
         .is_some_and(|list| list.iter().any(|one| one["enabled"] == json!(true)));
-    let group = format!("/aws/eks/{name}/cluster");
-    if logs && call.get("logs:log-group", &group).is_none() {
-        let arn = call.arn("logs", &format!("log-group:{group}"));
-        let record = call.record("logs:log-group", &group, json!({"logGroupName": group, "creationTime": call.now_ms, "arn": format!("{arn}:*"), "logGroupArn": arn, "storedBytes": 0, "createdAt": epoch(call.now_ms)}), BTreeMap::new());
-        call.state.put(record);
+    if logs {
+        remains::make_log_group(call, name);
     }
     call.state.links.push(Link::ClusterUp(name.to_owned()));
     call.state.links.push(Link::Access(name.to_owned()));

@@ -54,6 +54,7 @@ pub(crate) fn placeholder(name: &str) -> Identity {
         oidc_issuer: String::new(),
         account: String::new(),
         region: String::new(),
+        control_plane: Vec::new(),
     };
     Identity {
         info,

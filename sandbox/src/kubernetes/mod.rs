@@ -12,6 +12,7 @@ mod fields;
 mod identity;
 mod lists;
 mod model;
+mod network;
 mod object;
 mod patch;
 mod portforward;
@@ -220,6 +221,53 @@ impl Clusters {
         self.wrote = cluster.store.version() != before;
         controllers::settle(cluster, now);
         reply
+    }
+
+    /// Makes an object in a namespace keep its finalizer until a time (Unix milliseconds), or for good.
+    pub fn hold_namespace(&mut self, cluster: &str, namespace: &str, until_ms: Option<i64>, now: Timestamp) {
+        if let Some(cluster) = self.clusters.get_mut(cluster) {
+            controllers::stuck::hold(cluster, namespace, until_ms, now);
+            controllers::settle(cluster, now);
+        }
+    }
+
+    /// Whether a pod reaches another one of its namespace on a port, and the names of pods; why not, if not.
+    ///
+    /// # Errors
+    /// A network policy is in the way.
+    pub fn reaches(&self, cluster: &str, namespace: &str, from: &str, to: &str, port: u16) -> Result<(), String> {
+        let Some(cluster) = self.clusters.get(cluster) else { return Ok(()) };
+        let pod = |name: &str| cluster.object(&Key::core("pods", namespace, name));
+        let (Some(from), Some(to)) = (pod(from), pod(to)) else { return Ok(()) };
+        network::to_names(cluster, &from)?;
+        network::flows(cluster, network::End::Pod(&from), network::End::Pod(&to), network::tcp(port))
+    }
+
+    /// Whether a pod reaches the API server; why not, if not.
+    ///
+    /// # Errors
+    /// A network policy is in the way.
+    pub fn reaches_api(&self, cluster: &str, namespace: &str, pod: &str) -> Result<(), String> {
+        let Some(cluster) = self.clusters.get(cluster) else { return Ok(()) };
+        let Some(pod) = cluster.object(&Key::core("pods", namespace, pod)) else { return Ok(()) };
+        network::to_api(cluster, &pod)
+    }
+
+    /// Makes a namespace that belongs to somebody else.
+    pub fn plant_namespace(&mut self, cluster: &str, name: &str, now: Timestamp) {
+        if let Some(cluster) = self.clusters.get_mut(cluster) {
+            let namespace = json!({"metadata": {"name": name, "labels": {"kubernetes.io/metadata.name": name, "owner": "team-blue"}}, "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}});
+            cluster.make("namespaces", "", namespace, now);
+            controllers::settle(cluster, now);
+        }
+    }
+
+    /// Kills a pod at once; what owns it makes another.
+    pub fn kill_pod(&mut self, cluster: &str, namespace: &str, name: &str, now: Timestamp) {
+        if let Some(cluster) = self.clusters.get_mut(cluster) {
+            verbs::delete::begin(cluster, &Key::core("pods", namespace, name), now, Some(0));
+            controllers::settle(cluster, now);
+        }
     }
 
     /// Whether the last request itself changed what is stored.

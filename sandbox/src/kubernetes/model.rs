@@ -25,6 +25,9 @@ pub struct NewCluster {
     pub account: String,
     /// Region of the cluster.
     pub region: String,
+    /// Addresses of the control plane's interfaces in the VPC.
+    #[serde(default)]
+    pub control_plane: Vec<String>,
 }
 
 /// One machine that joins a cluster.
@@ -243,6 +246,8 @@ pub enum KubeReply {
     Watch(Box<Subscription>),
     /// The connection becomes a port-forward to a running pod.
     Upgrade(PortForward),
+    /// The connection breaks without a reply.
+    Broken,
     /// The server holds the request this long (simulated time), then handles it again with `waited` set.
     Later {
         /// Milliseconds of simulated time.

@@ -6,13 +6,14 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use axum::Router;
 use axum::body::Body;
-use axum::extract::{FromRequestParts, State, WebSocketUpgrade};
+use axum::extract::{FromRequestParts, WebSocketUpgrade};
 use axum::http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use axum::response::IntoResponse;
 use bytes::Bytes;
 use futures::StreamExt as _;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use jiff::Timestamp;
@@ -93,7 +94,6 @@ pub async fn serve_cluster(
     stop: CancellationToken,
 ) {
     let front = Arc::new(Front { cluster, backend });
-    let router = Router::new().fallback(answer).with_state(front);
     let acceptor = TlsAcceptor::from(tls);
     loop {
         let accepted = tokio::select! {
@@ -101,7 +101,7 @@ pub async fn serve_cluster(
             accepted = listener.accept() => accepted,
         };
         let Ok((socket, peer)) = accepted else { continue };
-        tokio::spawn(connection(socket, peer, acceptor.clone(), router.clone(), stop.clone()));
+        tokio::spawn(connection(socket, peer, acceptor.clone(), Arc::clone(&front), stop.clone()));
     }
 }
 
@@ -109,7 +109,7 @@ async fn connection(
     socket: tokio::net::TcpStream,
     peer: SocketAddr,
     acceptor: TlsAcceptor,
-    router: Router,
+    front: Arc<Front>,
     stop: CancellationToken,
 ) {
     socket.set_nodelay(true).unwrap_or_default();
@@ -120,7 +120,7 @@ async fn connection(
             return;
         }
     };
-    let service = hyper_util::service::TowerToHyperService::new(router);
+    let service = service_fn(move |request: Request<Incoming>| answer(Arc::clone(&front), request.map(Body::new)));
     let builder = Builder::new(TokioExecutor::new());
     let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     tokio::select! {
@@ -133,10 +133,15 @@ async fn connection(
     }
 }
 
-async fn answer(State(front): State<Arc<Front>>, request: Request<Body>) -> Response<Body> {
+/// The connection is to break without a reply.
+#[derive(Debug, thiserror::Error)]
+#[error("the sandbox was told to break this connection")]
+struct Broken;
+
+async fn answer(front: Arc<Front>, request: Request<Body>) -> Result<Response<Body>, Broken> {
     let (mut parts, body) = request.into_parts();
     let Ok(body) = axum::body::to_bytes(body, 16 << 20).await else {
-        return plain(StatusCode::BAD_REQUEST, "the body could not be read\n");
+        return Ok(plain(StatusCode::BAD_REQUEST, "the body could not be read\n"));
     };
     let header = |name: HeaderName| parts.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let caller = header(header::AUTHORIZATION)
@@ -158,12 +163,13 @@ async fn answer(State(front): State<Arc<Front>>, request: Request<Body>) -> Resp
     loop {
         match front.backend.handle(&front.cluster, &kube) {
             KubeReply::Json { status, headers, body } => {
-                return respond(status, "application/json", &headers, Body::from(body.to_string()));
+                return Ok(respond(status, "application/json", &headers, Body::from(body.to_string())));
             }
             KubeReply::Text { status, content_type, headers, body } => {
-                return respond(status, &content_type, &headers, Body::from(body));
+                return Ok(respond(status, &content_type, &headers, Body::from(body)));
             }
-            KubeReply::Watch(watch) => return stream(&front, *watch),
+            KubeReply::Watch(watch) => return Ok(stream(&front, *watch)),
+            KubeReply::Broken => return Err(Broken),
             KubeReply::Later { after_ms } => {
                 front.backend.hold(after_ms).await;
                 kube.waited = true;
@@ -171,12 +177,12 @@ async fn answer(State(front): State<Arc<Front>>, request: Request<Body>) -> Resp
             KubeReply::Upgrade(forward) => {
                 let upgrade = match WebSocketUpgrade::from_request_parts(&mut parts, &()).await {
                     Ok(upgrade) => upgrade,
-                    Err(refused) => return refused.into_response(),
+                    Err(refused) => return Ok(refused.into_response()),
                 };
                 let backend = Arc::clone(&front.backend);
-                return upgrade
+                return Ok(upgrade
                     .protocols(["v4.channel.k8s.io"])
-                    .on_upgrade(move |socket| portforward::run(socket, forward, backend));
+                    .on_upgrade(move |socket| portforward::run(socket, forward, backend)));
             }
         }
     }

@@ -4,7 +4,7 @@
 //! entries, add-ons and nodes are steps of their own.
 
 use super::clients::AwsClients;
-use super::ec2::{SHORT, by_id, finished, patient, required};
+use super::ec2::{SHORT, by_id, filter, finished, patient, required};
 use super::failure::{AwsFailure, change, look};
 use super::leftovers;
 use super::ownership::{
@@ -332,6 +332,10 @@ impl EksClusterKind {
         let id = id.or_else(|| super::ownership::noted(record, "cluster_security_group_id"));
         let Some(id) = id else { return Ok(true) };
         let Some(group) = by_id::<SecurityGroup>(&self.0, &id).await? else { return Ok(true) };
+        // Interfaces that the network add-on left behind hold it, long before their subnets' turn comes.
+        if let Some(vpc) = group.vpc_id() {
+            leftovers::sweep_interfaces(&self.0, context, vpc, filter("group-id", &id)).await?;
+        }
         leftovers::delete_group(&self.0, context, group.group_id().unwrap_or_default(), &[]).await?;
         Ok(by_id::<SecurityGroup>(&self.0, &id).await?.is_none())
     }

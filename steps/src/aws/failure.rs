@@ -85,7 +85,8 @@ const CONFLICTS: [&str; 14] = [
 ];
 
 /// Texts of a validation error that mean "the role is not visible everywhere yet".
-const PROPAGATION_TEXTS: [&str; 8] = [
+const PROPAGATION_TEXTS: [&str; 9] = [
+    "invalid principal.",
     "does not exist",
     "error in role params",
     "could not be assumed",
@@ -318,6 +319,12 @@ mod tests {
             ("ResourcePropagationDelayException", "", 428, Propagation),
             ("InvalidParameterException", "The role x does not exist.", 400, Propagation),
             ("InvalidParameterException", "Error in role params", 400, Propagation),
+            (
+                "InvalidParameterException",
+                "The specified principalArn is invalid: invalid principal.",
+                400,
+                Propagation,
+            ),
             ("InvalidParameterException", "The CIDR is malformed", 400, Permanent),
             ("InvalidVpcID.NotFound", "", 400, Propagation),
             ("ResourceInUseException", "update in progress", 409, Conflict),

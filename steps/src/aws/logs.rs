@@ -105,6 +105,7 @@ async fn delete<O>(
     if let Ownership::Foreign(owner) = ownership(&group.tags, context, record.outputs.is_some()) {
         return Ok(not_ours(&format!("log group {name}"), &owner));
     }
+    context.note(DELETED_AT, context.now().as_second().into()).await?;
     let permit = context.begin("DeleteLogGroup")?;
     match aws.signed.tell_json(Service::Logs, "DeleteLogGroup", &json!({"logGroupName": name}), &permit).await {
         Err(failure) if !failure.is_not_found() => return Err(failure.into()),
@@ -186,8 +187,40 @@ impl StepKind for LogGroupKind {
         record: &Record<LogGroupOutputs>,
         context: &Context,
     ) -> Result<UndoProgress, StepError> {
-        delete(&self.0, context, record, &spec.name).await
+        let found = get(&self.0, &spec.name).await?;
+        let there = found.is_some();
+        let progress = match found {
+            Some(group) if self.is_left_by_eks(&spec.name, &group.tags).await? => {
+                let permit = context.begin("DeleteLogGroup")?;
+                let body = json!({"logGroupName": spec.name});
+                match self.0.signed.tell_json(Service::Logs, "DeleteLogGroup", &body, &permit).await {
+                    Err(failure) if !failure.is_not_found() => return Err(failure.into()),
+                    _ => {}
+                }
+                UndoProgress::Gone { evidence: format!("DeleteLogGroup {}, which EKS had made again", spec.name) }
+            }
+            _ => delete(&self.0, context, record, &spec.name).await?,
+        };
+        let of_cluster = spec.name.starts_with("/aws/eks/");
+        Ok(match progress {
+            UndoProgress::Gone { .. } if of_cluster && deleted_lately(record, context).unwrap_or(there) => {
+                let reason = format!("{} is deleted; late events of its cluster may make it again", spec.name);
+                going(reason, 60, 15)
+            }
+            progress => progress,
+        })
     }
+}
+
+/// When the group was deleted last, Unix seconds.
+const DELETED_AT: &str = "deleted_at";
+/// So long after the end of a cluster its last events may arrive, and make its group again.
+const LATE_EVENTS_SECONDS: i64 = 300;
+
+/// Whether its deletion is so recent that the group may come again; nothing if it was not deleted yet.
+fn deleted_lately<O>(record: &Record<O>, context: &Context) -> Option<bool> {
+    let at = record.notes.get(DELETED_AT).and_then(Value::as_i64)?;
+    Some(context.now().as_second() < at + LATE_EVENTS_SECONDS)
 }
 
 fn hold_name(context: &Context) -> String {

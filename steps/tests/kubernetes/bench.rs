@@ -216,7 +216,18 @@ impl Bench {
         let (account, region, oidc_issuer) =
             (own("111122223333"), own("us-east-1"), own("https://oidc.example.com/id/1"));
         clusters
-            .create(NewCluster { name: own(CLUSTER), arn, version: own("1.36"), oidc_issuer, account, region }, now)
+            .create(
+                NewCluster {
+                    name: own(CLUSTER),
+                    arn,
+                    version: own("1.36"),
+                    oidc_issuer,
+                    account,
+                    region,
+                    control_plane: Vec::new(),
+                },
+                now,
+            )
             .unwrap();
         for addon in ["vpc-cni", "coredns"] {
             clusters.addon_installed(CLUSTER, addon, "v1", None, now);

@@ -172,7 +172,7 @@ const TABLES: &[Table] = &[
             ("availability-zone", "/placement/availabilityZone"),
         ],
     },
-    // What AWS offers and the sandbox never makes: described, always empty.
+    // What AWS offers and the sandbox never makes by itself.
     Table {
         operation: "DescribeVpcEndpoints",
         kind: "ec2:vpc-endpoint",
@@ -187,7 +187,7 @@ const TABLES: &[Table] = &[
         set: "snapshotSet",
         parameter: "SnapshotId",
         missing: "InvalidSnapshot.NotFound",
-        filters: &[("snapshot-id", "/snapshotId"), ("volume-id", "/volumeId")],
+        filters: &[("snapshot-id", "/snapshotId"), ("volume-id", "/volumeId"), ("status", "/status")],
     },
 ];
 

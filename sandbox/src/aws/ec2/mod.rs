@@ -33,6 +33,7 @@ pub(super) fn dispatch(call: &mut Call<'_>, input: &Value) -> Answer {
         "DeleteSubnet" => network::delete_subnet(call, input),
         "ModifySubnetAttribute" => network::modify_subnet(call, input),
         "DeleteNetworkInterface" => network::delete_interface(call, input),
+        "DeleteSnapshot" => network::delete_snapshot(call, input),
         "DeleteVolume" => network::delete_volume(call, input),
         "CreateInternetGateway" => gateways::create_internet(call, input),
         "AttachInternetGateway" => gateways::attach(call, input),
@@ -118,6 +119,7 @@ fn kind_of(id: &str) -> &'static str {
         "lt" => "ec2:launch-template",
         "i" => "ec2:instance",
         "vol" => "ec2:volume",
+        "snap" => "ec2:snapshot",
         _ => "ec2:network-interface",
     }
 }

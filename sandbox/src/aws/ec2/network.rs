@@ -275,6 +275,13 @@ pub(super) fn delete_volume(call: &mut Call<'_>, input: &Value) -> Answer {
     Ok(json!({"return": true}))
 }
 
+pub(super) fn delete_snapshot(call: &mut Call<'_>, input: &Value) -> Answer {
+    let id = need(input, "SnapshotId")?;
+    existing(call, "ec2:snapshot", id, "InvalidSnapshot.NotFound")?;
+    call.remove("ec2:snapshot", id);
+    Ok(json!({"return": true}))
+}
+
 /// A volume, as controllers and machines make it.
 pub(crate) fn volume_body(id: &str, gib: u64, zone: &str, created_ms: i64) -> Value {
     json!({"volumeId": id, "size": gib, "availabilityZone": zone, "status": "available", "volumeType": "gp3", "encrypted": true, "iops": 3000, "throughput": 125, "createTime": iso(created_ms), "attachmentSet": []})

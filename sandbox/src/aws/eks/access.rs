@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::super::state::Link;
 use super::super::wire::{Refusal, epoch, items, need, text, texts};
 use super::super::{Answer, Call, Record, unknown};
-use super::{ENTRY, catalog, cluster, in_use, invalid, not_found, shown, tag_map};
+use super::{ENTRY, catalog, cluster, in_use, invalid, is_known, not_found, shown, tag_map};
 
 /// A new entry.
 pub(super) fn entry(call: &mut Call<'_>, cluster_name: &str, principal: &str, input: &Value) -> Record {
@@ -47,6 +47,12 @@ pub(super) fn dispatch(call: &mut Call<'_>, input: &Value) -> Answer {
     if call.operation == "CreateAccessEntry" {
         if call.get(ENTRY, &id).is_some() {
             return Err(in_use("The specified access entry resource is already in use on this cluster."));
+        }
+        if let Some((_, name)) = principal.split_once(":role/") {
+            let role = call.state.get("iam:role", "global", name.rsplit('/').next().unwrap_or_default());
+            if !role.is_some_and(|role| is_known(role, call.now_ms)) {
+                return Err(invalid("The specified principalArn is invalid: invalid principal."));
+            }
         }
         let record = entry(call, &cluster_name, &principal, input);
         let answer = json!({"accessEntry": shown(&record)});

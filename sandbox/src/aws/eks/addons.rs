@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 use super::super::state::Link;
 use super::super::wire::{Refusal, epoch, need, text};
 use super::super::{Answer, Call, unknown};
+use crate::faults::Effect;
+
 use super::{ADDON, catalog, cluster, in_use, invalid, not_found, shown, tag_map, update};
 
 pub(super) fn dispatch(call: &mut Call<'_>, input: &Value) -> Answer {
@@ -93,6 +95,9 @@ fn create(call: &mut Call<'_>, input: &Value, cluster_name: &str, kubernetes: &s
         if let Some(given) = input.get(field) {
             body[field] = given.clone();
         }
+    }
+    if let Some(Effect::AddonDegraded { seconds }) = call.effect {
+        body["_degraded_until_ms"] = json!(call.now_ms + 40_000 + seconds * 1_000);
     }
     let mut record = call.record(ADDON, &id, body, tag_map(input));
     record.then(call.now_ms + 40_000, "installed");

@@ -251,7 +251,11 @@ pub(in super::super) fn gone(call: &mut Call<'_>, name: &str) {
         call.remove("ec2:network-interface", &eni);
     }
     let group = record.text("/resourcesVpcConfig/clusterSecurityGroupId");
-    if !super::super::ec2::group_in_use(call, group) {
+    let logs = items(&record.body, "/logging/clusterLogging").iter().any(|one| one["enabled"] == json!(true));
+    if logs {
+        super::super::remains::cluster_ended(call, name);
+    }
+    if record.body["_forgets_group"] != json!(true) && !super::super::ec2::group_in_use(call, group) {
         call.remove("ec2:security-group", group);
     }
     for kind in [ADDON, ENTRY] {

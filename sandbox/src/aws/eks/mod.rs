@@ -4,6 +4,7 @@ mod access;
 mod addons;
 mod catalog;
 mod clusters;
+mod machines;
 mod nodes;
 
 use std::collections::BTreeMap;
@@ -14,7 +15,8 @@ use super::wire::{Refusal, need, text, texts};
 use super::{Answer, Call, Record, unknown};
 
 pub(super) use clusters::gone as cluster_gone;
-pub(super) use nodes::{gone as nodes_gone, launch, settle as settle_nodes};
+pub(super) use machines::{launch, rescale};
+pub(super) use nodes::{gone as nodes_gone, recover as recover_nodes, settle as settle_nodes};
 
 pub(super) const CLUSTER: &str = "eks:cluster";
 pub(super) const NODES: &str = "eks:nodegroup";
@@ -96,13 +98,18 @@ fn cluster<'a>(call: &'a Call<'_>, name: &str) -> Result<&'a Record, Refusal> {
     call.get(CLUSTER, name).ok_or_else(|| not_found(format!("No cluster found for name: {name}.")))
 }
 
+/// Whether other services have heard of a role yet.
+fn is_known(role: &Record, now_ms: i64) -> bool {
+    now_ms >= role.body.get("_known_ms").and_then(Value::as_i64).unwrap_or(role.created_ms + 8_000)
+}
+
 /// The role behind an ARN, once every region knows of it.
 fn check_role(call: &Call<'_>, arn: &str, service: &str) -> Result<(), Refusal> {
     let name = arn.rsplit('/').next().unwrap_or_default();
     let Some(role) = call.state.get("iam:role", "global", name).filter(|role| role.text("/Arn") == arn) else {
         return Err(invalid(format!("The role with name {name} cannot be found. Role {arn} does not exist.")));
     };
-    if call.now_ms < role.created_ms + 8_000 {
+    if !is_known(role, call.now_ms) {
         return Err(invalid(format!("Error in role params: role {arn} does not exist")));
     }
     if !role.text("/AssumeRolePolicyDocument").contains(&service.replace('.', "%2E")) {

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::super::network;
 use super::super::object::{self, condition_true, list, map, text};
 use super::super::resources::Resource;
 use super::super::selectors::{LabelSelector, plain_selector_matches};
@@ -83,13 +84,26 @@ fn reach(call: &Call<'_>, hook: &Value) -> Result<(), String> {
         return Err(format!("service \"{name}\" not found"));
     };
     let selector = map(&service, "/spec/selector");
-    let ready =
-        call.cluster.store.list("", "pods", Some(namespace)).any(|(_, pod)| {
-            condition_true(pod, "Ready") && plain_selector_matches(selector, map(pod, "/metadata/labels"))
-        });
-    if !ready {
+    let ready = call
+        .cluster
+        .store
+        .list("", "pods", Some(namespace))
+        .map(|(_, pod)| pod)
+        .find(|pod| condition_true(pod, "Ready") && plain_selector_matches(selector, map(pod, "/metadata/labels")));
+    let Some(pod) = ready else {
         return Err(format!("no endpoints available for service \"{name}\""));
-    }
+    };
+    let wanted = object::int(hook, "/clientConfig/service/port").unwrap_or(443);
+    let port = list(&service, "/spec/ports").iter().find(|port| object::int(port, "/port") == Some(wanted));
+    let target = port.and_then(|port| port.get("targetPort")).and_then(|target| match target {
+        Value::String(name) => list(pod, "/spec/containers")
+            .iter()
+            .flat_map(|container| list(container, "/ports"))
+            .find(|port| text(port, "/name") == name)
+            .and_then(|port| object::int(port, "/containerPort")),
+        number => number.as_i64(),
+    });
+    network::from_api(call.cluster, pod, u16::try_from(target.unwrap_or(wanted)).unwrap_or(443))?;
     if text(hook, "/clientConfig/caBundle").is_empty() {
         return Err("tls: failed to verify certificate: x509: certificate signed by unknown authority".to_owned());
     }

@@ -34,6 +34,8 @@ pub(crate) fn install(cluster: &mut Cluster, addon: &str, now: Timestamp) {
         let labels = json!({"app.kubernetes.io/name": name, "app.kubernetes.io/managed-by": "EKS", "app.kubernetes.io/version": version});
         let select = json!({"app.kubernetes.io/name": name});
         let network = resource == &"daemonsets";
+        // The name that Services and network policies know the resolver by.
+        let select = if *name == "coredns" { json!({"k8s-app": "kube-dns"}) } else { select };
         let mut pod = json!({
             "serviceAccountName": name, "priorityClassName": if network { "system-node-critical" } else { "system-cluster-critical" },
             "containers": [{"name": name, "image": format!("602401143452.dkr.ecr.{}.amazonaws.com/eks/{name}:{version}", cluster.identity.info.region), "resources": {"requests": {"cpu": cpu, "memory": memory}}}],
@@ -50,7 +52,7 @@ pub(crate) fn install(cluster: &mut Cluster, addon: &str, now: Timestamp) {
         cluster.make(resource, "apps", workload, now);
     }
     if addon == "coredns" {
-        let service = json!({"metadata": {"name": "kube-dns", "namespace": SYSTEM, "labels": {"k8s-app": "kube-dns"}}, "spec": {"clusterIP": "172.20.0.10", "clusterIPs": ["172.20.0.10"], "selector": {"app.kubernetes.io/name": "coredns"}, "ports": [{"name": "dns", "port": 53, "protocol": "UDP"}, {"name": "dns-tcp", "port": 53, "protocol": "TCP"}]}});
+        let service = json!({"metadata": {"name": "kube-dns", "namespace": SYSTEM, "labels": {"k8s-app": "kube-dns"}}, "spec": {"clusterIP": "172.20.0.10", "clusterIPs": ["172.20.0.10"], "selector": {"k8s-app": "kube-dns"}, "ports": [{"name": "dns", "port": 53, "protocol": "UDP"}, {"name": "dns-tcp", "port": 53, "protocol": "TCP"}]}});
         cluster.make("services", "", service, now);
     }
     if addon == "aws-ebs-csi-driver" {

@@ -13,6 +13,7 @@ mod schedule;
 mod services;
 mod stateful;
 pub(crate) mod storage;
+pub(crate) mod stuck;
 mod workloads;
 
 use std::sync::Arc;
@@ -76,6 +77,7 @@ fn reconcile(look: &mut Look<'_>, key: &Key) {
         ("", "persistentvolumes") => storage::volume(look, key),
         ("", "services") => services::service(look, key),
         ("", "resourcequotas") => services::resource_quota(look, key),
+        ("", "configmaps") => stuck::look(look, key),
         ("policy", "poddisruptionbudgets") => services::budget(look, key),
         ("apps", "deployments") => {
             workloads::deployment(look, key);
@@ -146,6 +148,10 @@ fn related(cluster: &mut Cluster, key: &Key, now: Timestamp) {
             ask_all("", "pods", own, 100);
             ask_all("", "persistentvolumes", None, 100);
             ask_all("apps", "statefulsets", own, 100);
+            ask_all("", "resourcequotas", own, 500);
+        }
+        ("networking.k8s.io", "networkpolicies") => {
+            ask_all("", "pods", None, 500);
             ask_all("", "resourcequotas", own, 500);
         }
         ("storage.k8s.io", "storageclasses") => ask_all("", "persistentvolumeclaims", None, 10_000),

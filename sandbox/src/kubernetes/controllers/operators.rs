@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::super::auth;
 use super::super::model::VaultRead;
+use super::super::network;
 use super::super::object::{self, condition_true, int, label, list, put_condition, text};
 use super::super::store::Key;
 use super::{Look, all};
@@ -93,6 +94,19 @@ pub(crate) fn application(look: &mut Look<'_>, key: &Key) {
         look.again(key, (5 - age) * 1_000);
         return;
     }
+    if let Err(why) = network::argocd_compares(look.cluster, &key.namespace) {
+        let message = format!("Failed to load target state: rpc error: code = Unavailable desc = {why}");
+        let row = json!({"type": "ComparisonError", "message": message});
+        look.cluster.change(key, |new| {
+            object::set(
+                new,
+                &["status"],
+                json!({"sync": {"status": "Unknown"}, "health": {"status": "Unknown"}, "conditions": [row]}),
+            );
+        });
+        look.again(key, 10_000);
+        return;
+    }
     let now = object::stamp(look.now);
     let revision = hex::encode(object::uid(&application)).chars().take(40).collect::<String>();
     look.cluster.change(key, |new| {
@@ -166,6 +180,8 @@ fn read(look: &mut Look<'_>, store: &Value, namespace: &str, remote: &str) -> Re
     let host = server.host_str().unwrap_or_default().to_owned();
     let mut parts = host.split('.');
     let (service, home) = (parts.next().unwrap_or_default().to_owned(), parts.next().unwrap_or_default().to_owned());
+    reach(look, &home, &service)
+        .map_err(|why| format!("unable to log in with Kubernetes auth: dial tcp: i/o timeout ({why})"))?;
     let login = vault.pointer("/auth/kubernetes").ok_or("no kubernetes auth")?;
     let account = Some(text(login, "/serviceAccountRef/name"))
         .filter(|name| !name.is_empty())
@@ -206,6 +222,17 @@ fn read(look: &mut Look<'_>, store: &Value, namespace: &str, remote: &str) -> Re
         key: remote.to_owned(),
     };
     look.outside.vault_read(&request)
+}
+
+/// Whether the operator's pod reaches Vault.
+fn reach(look: &Look<'_>, home: &str, service: &str) -> Result<(), String> {
+    for (_, pod) in all(look.cluster, "", "pods", None) {
+        if label(&pod, "app.kubernetes.io/name") == Some("external-secrets") {
+            network::to_names(look.cluster, &pod)?;
+            network::to_service(look.cluster, &pod, home, service, network::tcp(8200))?;
+        }
+    }
+    Ok(())
 }
 
 /// One look at an ExternalSecret: its target Secret holds what the Vault has.

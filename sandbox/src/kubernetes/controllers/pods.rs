@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::super::model::VaultPod;
+use super::super::network;
 use super::super::object::{self, annotation, label, list, put_condition, text};
 use super::super::selectors::plain_selector_matches;
 use super::super::store::Key;
@@ -170,8 +171,11 @@ fn run(look: &mut Look<'_>, key: &Key, pod: &Arc<Value>) {
     let storage = vault_of(look, key, pod).map(|vault| vault.storage_id);
     let ready = match &storage {
         Some(storage) => look.outside.vault_pod_ready(storage),
-        None => behaviour(pod) != "never-ready",
+        None => behaviour(pod) != "never-ready" && network::lacks(look.cluster, pod).is_none(),
     };
+    if !ready && storage.is_none() && behaviour(pod) != "never-ready" {
+        look.again(key, PROBE_MS);
+    }
     let now = object::stamp(look.now);
     let was = object::condition_true(pod, "Ready");
     if was != ready {
