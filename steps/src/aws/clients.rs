@@ -3,7 +3,7 @@
 //! SDK retries are off: the engine alone retries. In the sandbox all services answer at one endpoint, credentials are
 //! fixed dummies, and neither profiles nor instance metadata are read. What the answers mean is `failure`.
 
-use super::failure::AwsFailure;
+use super::failure::{AwsFailure, Reach};
 use super::signed::{Endpoints, Signed};
 use super::token::TokenSource;
 use aws_config::BehaviorVersion;
@@ -16,6 +16,7 @@ use aws_smithy_types::timeout::TimeoutConfig;
 use aws_types::SdkConfig;
 use aws_types::region::Region;
 use aws_types::sdk_config::StalledStreamProtectionConfig;
+use platflow_engine::failure::ErrorClass;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -273,8 +274,22 @@ async fn sdk_config(settings: &AwsSettings) -> Result<SdkConfig, AwsError> {
     }
 }
 
+/// How often the caller's identity is asked again at once.
+const IDENTITY_RETRIES: usize = 4;
+
 async fn caller_identity(signed: &Signed, endpoint: &str) -> Result<CallerIdentity, AwsError> {
-    let identity = signed.caller_identity().await.map_err(|failure| unusable(failure, endpoint))?;
+    let mut answer = signed.caller_identity().await;
+    // Asked before there is a run whose engine could try again: a passing failure must not end the command.
+    for _ in 0..IDENTITY_RETRIES {
+        if !answer
+            .as_ref()
+            .is_err_and(|failure| failure.classify().0 == ErrorClass::Transient && failure.reach != Reach::NotSent)
+        {
+            break;
+        }
+        answer = signed.caller_identity().await;
+    }
+    let identity = answer.map_err(|failure| unusable(failure, endpoint))?;
     let partition = identity.arn.split(':').nth(1).unwrap_or("aws").to_owned();
     Ok(CallerIdentity { account: identity.account, arn: identity.arn, partition })
 }
