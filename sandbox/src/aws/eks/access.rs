@@ -25,6 +25,16 @@ pub(super) fn entry(call: &mut Call<'_>, cluster_name: &str, principal: &str, in
     call.record(ENTRY, &format!("{cluster_name}/{principal}"), body, tag_map(input))
 }
 
+/// A role that EKS has not heard of yet is no principal.
+fn check_principal(call: &Call<'_>, principal: &str) -> Result<(), Refusal> {
+    let Some((_, name)) = principal.split_once(":role/") else { return Ok(()) };
+    let role = call.state.get("iam:role", "global", name.rsplit('/').next().unwrap_or_default());
+    if role.is_some_and(|role| is_known(role, call.now_ms)) {
+        return Ok(());
+    }
+    Err(invalid("The specified principalArn is invalid: invalid principal."))
+}
+
 pub(super) fn dispatch(call: &mut Call<'_>, input: &Value) -> Answer {
     let cluster_name = need(input, "clusterName")?.to_owned();
     let mode = cluster(call, &cluster_name)?.text("/accessConfig/authenticationMode").to_owned();
@@ -48,12 +58,7 @@ pub(super) fn dispatch(call: &mut Call<'_>, input: &Value) -> Answer {
         if call.get(ENTRY, &id).is_some() {
             return Err(in_use("The specified access entry resource is already in use on this cluster."));
         }
-        if let Some((_, name)) = principal.split_once(":role/") {
-            let role = call.state.get("iam:role", "global", name.rsplit('/').next().unwrap_or_default());
-            if !role.is_some_and(|role| is_known(role, call.now_ms)) {
-                return Err(invalid("The specified principalArn is invalid: invalid principal."));
-            }
-        }
+        check_principal(call, &principal)?;
         let record = entry(call, &cluster_name, &principal, input);
         let answer = json!({"accessEntry": shown(&record)});
         call.state.put(record);

@@ -61,6 +61,19 @@ pub(in super::super) fn launch(call: &mut Call<'_>, id: &str) {
     }
 }
 
+/// The private DNS name of a machine.
+fn node_name(region: &str, address: &str) -> String {
+    let domain = if region == "us-east-1" { "ec2.internal".to_owned() } else { format!("{region}.compute.internal") };
+    format!("ip-{}.{domain}", address.replace('.', "-"))
+}
+
+/// What the network add-on attaches to a machine, if it is installed.
+fn pod_interfaces(call: &mut Call<'_>, cluster: &str, id: &str, subnet: &str, group: &str) -> Vec<String> {
+    let agent =
+        call.all(ADDON).any(|addon| addon.text("/clusterName") == cluster && addon.text("/addonName") == "vpc-cni");
+    if agent { vec![remains::pod_interface(call, id, subnet, group)] } else { Vec::new() }
+}
+
 fn machine(call: &mut Call<'_>, group: &Record, subnet: &str, asg: &str) -> Value {
     let id = call.id("i");
     let cluster_name = group.text("/clusterName").to_owned();
@@ -98,11 +111,7 @@ fn machine(call: &mut Call<'_>, group: &Record, subnet: &str, asg: &str) -> Valu
             tags: specified("network-interface"),
         },
     );
-    let agent = call
-        .all(ADDON)
-        .any(|addon| addon.text("/clusterName") == cluster_name && addon.text("/addonName") == "vpc-cni");
-    let pod_enis: Vec<String> =
-        if agent { vec![remains::pod_interface(call, &id, subnet, &security)] } else { Vec::new() };
+    let pod_enis = pod_interfaces(call, &cluster_name, &id, subnet, &security);
     let place = call.get("ec2:subnet", subnet);
     let (zone, vpc) = place
         .map(|record| (record.text("/availabilityZone").to_owned(), record.text("/vpcId").to_owned()))
@@ -117,15 +126,7 @@ fn machine(call: &mut Call<'_>, group: &Record, subnet: &str, asg: &str) -> Valu
     let mut record = call.record("ec2:volume", &volume, disk, specified("volume"));
     record.system = true;
     call.state.put(record);
-    let name = format!(
-        "ip-{}.{}",
-        address.replace('.', "-"),
-        if call.region == "us-east-1" {
-            "ec2.internal".to_owned()
-        } else {
-            format!("{}.compute.internal", call.region)
-        }
-    );
+    let name = node_name(call.region, &address);
     let body = json!({
         "instanceId": id, "instanceType": kind, "imageId": "ami-00000000000000001", "instanceState": {"code": 16, "name": "running"}, "privateDnsName": name, "privateIpAddress": address,
         "subnetId": subnet, "vpcId": vpc, "placement": {"availabilityZone": zone}, "launchTime": iso(call.now_ms), "groupSet": [{"groupId": security}], "_eni": eni, "_volume": volume, "_pod_enis": pod_enis,
