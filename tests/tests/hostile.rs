@@ -6,7 +6,7 @@ use platflow_tests::world::World;
 
 const FAST: &str = "150";
 /// So often a parked run is resumed before the test gives up on it.
-const RESUMES: usize = 3;
+const RESUMES: usize = 10;
 
 fn left(world: &World) -> Vec<String> {
     let waits = |kind: &str, state: &str| kind == "kms:key" && state == "PendingDeletion";

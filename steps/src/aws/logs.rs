@@ -188,7 +188,9 @@ impl StepKind for LogGroupKind {
         context: &Context,
     ) -> Result<UndoProgress, StepError> {
         let found = get(&self.0, &spec.name).await?;
-        let there = found.is_some();
+        let there = found
+            .as_ref()
+            .is_some_and(|group| ownership(&group.tags, context, record.outputs.is_some()) == Ownership::Ours);
         let progress = match found {
             Some(group) if self.is_left_by_eks(&spec.name, &group.tags).await? => {
                 let permit = context.begin("DeleteLogGroup")?;

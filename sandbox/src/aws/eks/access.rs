@@ -29,7 +29,7 @@ pub(super) fn entry(call: &mut Call<'_>, cluster_name: &str, principal: &str, in
 fn check_principal(call: &Call<'_>, principal: &str) -> Result<(), Refusal> {
     let Some((_, name)) = principal.split_once(":role/") else { return Ok(()) };
     let role = call.state.get("iam:role", "global", name.rsplit('/').next().unwrap_or_default());
-    if role.is_some_and(|role| is_known(role, call.now_ms)) {
+    if role.is_none_or(|role| is_known(role, call.now_ms)) {
         return Ok(());
     }
     Err(invalid("The specified principalArn is invalid: invalid principal."))
