@@ -84,7 +84,7 @@ pub(crate) enum Command {
     Sandbox(SandboxArguments),
     /// Print a completion script for a shell
     Completions(Completions),
-    /// Print the generated reference (step kinds, or the JSON Schema of the language)
+    /// Print the generated reference (step kinds as Markdown or JSON, or the JSON Schema of the language)
     #[command(hide = true)]
     Reference(Reference),
     /// Runs a child process in a group that dies with the engine (internal)
@@ -398,6 +398,8 @@ pub(crate) enum ReferenceTopic {
     Steps,
     /// JSON Schema of the runbook language.
     Schema,
+    /// Every kind with the schemas of its fields and outputs, as JSON.
+    Kinds,
 }
 
 /// `__guard`.

@@ -140,6 +140,20 @@ fn client_tokens_are_honoured() {
     assert_eq!(client.query("ec2", "CreateVpc", &[("CidrBlock", "10.9.0.0/16"), ("DryRun", "true")]).status, 412);
 }
 
+/// Machines and nodes of the group `apps` follow its wanted size, up and down; it has three at the beginning and the end.
+fn scales(client: &mut Client) {
+    for (desired, max) in [(5, 5), (2, 4), (3, 4)] {
+        let scaling = json!({"scalingConfig": {"minSize": 1, "desiredSize": desired, "maxSize": max}});
+        assert_eq!(client.rest("POST", "/clusters/c/node-groups/apps/update-config", &scaling).0, 200);
+        client.pass(90);
+        let (_, scaled) = client.rest("GET", "/clusters/c/node-groups/apps", &Value::Null);
+        assert_eq!(scaled["nodegroup"]["status"], "ACTIVE", "{scaled}");
+        let nodes = client.world.kubernetes.resources().iter().filter(|one| one.kind == "Node").count();
+        let machines = client.world.aws.records().filter(|record| record.kind == "ec2:instance").count();
+        assert_eq!((nodes, machines), (desired, desired), "machines and nodes follow the wanted size");
+    }
+}
+
 /// A whole cluster with machines comes up in simulated minutes, its Kubernetes side hears of it, what is in use cannot be
 /// deleted, and deleting all of it in order leaves nothing.
 #[test]
@@ -169,16 +183,7 @@ fn a_cluster_comes_and_goes_without_residue() {
     assert_eq!(made["nodegroup"]["status"], "ACTIVE", "{made}");
     let nodes = client.world.kubernetes.resources().iter().filter(|one| one.kind == "Node").count();
     assert_eq!(nodes, 3);
-    for (desired, max) in [(5, 5), (2, 4), (3, 4)] {
-        let scaling = json!({"scalingConfig": {"minSize": 1, "desiredSize": desired, "maxSize": max}});
-        assert_eq!(client.rest("POST", "/clusters/c/node-groups/apps/update-config", &scaling).0, 200);
-        client.pass(90);
-        let (_, scaled) = client.rest("GET", "/clusters/c/node-groups/apps", &Value::Null);
-        assert_eq!(scaled["nodegroup"]["status"], "ACTIVE", "{scaled}");
-        let nodes = client.world.kubernetes.resources().iter().filter(|one| one.kind == "Node").count();
-        let machines = client.world.aws.records().filter(|record| record.kind == "ec2:instance").count();
-        assert_eq!((nodes, machines), (desired, desired), "machines and nodes follow the wanted size");
-    }
+    scales(&mut client);
     assert_eq!(client.rest("DELETE", "/clusters/c", &Value::Null).1["__type"], "ResourceInUseException");
     assert_eq!(client.query("ec2", "DeleteSubnet", &[("SubnetId", &a)]).code.as_deref(), Some("DependencyViolation"));
     client.rest("DELETE", "/clusters/c/node-groups/apps", &Value::Null);

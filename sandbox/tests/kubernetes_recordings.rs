@@ -1,7 +1,12 @@
 //! Replays recorded requests of a real API server against the simulated one and compares the answers. Generated values (uids, versions,
 //! times, addresses) are never compared; what varies between runs is listed in `varies`.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of a test fail it by panicking")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "helpers of a test fail it by panicking"
+)]
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

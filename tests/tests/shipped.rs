@@ -36,6 +36,17 @@ fn the_reference_is_current() {
     assert!(found == wanted, "regenerate it: platflow reference steps > docs/reference/steps.md");
 }
 
+/// Proves that the language's own tests check runbooks against the kinds that the binary has.
+#[test]
+fn the_kinds_of_the_language_tests_are_current() {
+    let place = TestEnvironment::new();
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../workflows/tests/fixture/kinds.json");
+    let found = std::fs::read_to_string(&file).expect("kinds.json");
+    let found: serde_json::Value = serde_json::from_str(&found).expect("JSON");
+    let wanted = place.run(&["reference", "kinds"]).expect_code(0).json();
+    assert!(found == wanted, "regenerate it: platflow reference kinds > workflows/tests/fixture/kinds.json");
+}
+
 /// Proves that the schema for editors describes every kind of the reference.
 #[test]
 fn the_schema_describes_every_kind() {

@@ -26,6 +26,6 @@ pub use editor::schema;
 pub use finding::{Finding, Findings, Severity};
 pub use library::{Library, LibraryError};
 pub use parameters::ParameterValues;
-pub use reference::reference;
+pub use reference::{kinds, reference};
 pub use resolve::Resolver;
 pub use source::{Source, Span};

@@ -2,7 +2,7 @@
 
 use crate::shape::Shape;
 use platflow_engine::kind::{Catalog, KindDescription, UndoDefault};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::fmt::Write;
 
 /// One page on all kinds of the catalog.
@@ -23,6 +23,20 @@ pub fn reference(catalog: &Catalog) -> String {
         kind(&mut text, description);
     }
     text
+}
+
+/// All kinds of the catalog by name: `{"undo": "own" | "impossible", "holds_data", "spec", "outputs"}`, the latter two as
+/// JSON Schemas.
+#[must_use]
+pub fn kinds(catalog: &Catalog) -> Value {
+    let described = catalog.descriptions().map(|kind| {
+        let undo = if kind.undo == UndoDefault::Own { "own" } else { "impossible" };
+        let described = json!({
+            "undo": undo, "holds_data": kind.holds_data, "spec": kind.spec_schema, "outputs": kind.outputs_schema,
+        });
+        (kind.name.to_string(), described)
+    });
+    Value::Object(described.collect())
 }
 
 fn kind(text: &mut String, description: &KindDescription) {

@@ -1,4 +1,4 @@
-//! The generated reference: step kinds as Markdown, the language as a JSON Schema.
+//! The generated reference: step kinds as Markdown or JSON, the language as a JSON Schema.
 
 use crate::arguments::{Reference, ReferenceTopic};
 use crate::failure::{CommandError, ExitCode};
@@ -14,6 +14,7 @@ pub(crate) async fn execute(arguments: &Reference, settings: &Settings) -> Resul
     let catalog = wiring::descriptions(settings).await?;
     match arguments.what {
         ReferenceTopic::Steps => output::bytes(platflow_workflows::reference(&catalog).as_bytes())?,
+        ReferenceTopic::Kinds => output::json(&platflow_workflows::kinds(&catalog))?,
         ReferenceTopic::Schema => output::json(&platflow_workflows::schema(&catalog))?,
     }
     Ok(ExitCode::Done)

@@ -7,6 +7,7 @@ use super::failure::{Failure, Meaning};
 use http::{Method, Request};
 use kube::Client;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use platflow_engine::clock::after;
 use platflow_engine::context::{Call, Context};
 use platflow_engine::failure::{ErrorClass, StepError};
 use schemars::JsonSchema;
@@ -17,6 +18,8 @@ use std::time::Duration;
 /// The field manager of everything that platflow applies.
 pub(crate) const MANAGER: &str = "platflow";
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// The waits before a read is asked again (ADR 7).
+const READ_AGAIN: [Duration; 3] = [Duration::from_millis(250), Duration::from_millis(500), Duration::from_secs(1)];
 
 /// Which object.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
@@ -85,9 +88,30 @@ impl<'a> Api<'a> {
         }
     }
 
-    /// Sends a request. An authorisation refusal counts only from a server that is ready: right after a restart,
-    /// authorisation answers 403 before its rules are loaded (kubernetes/kubernetes, `rbac/bootstrap-roles` hook).
+    /// Sends a request; one that changes nothing is asked again after a hiccup, as a look at a large installation consists
+    /// of a hundred of them and would otherwise begin anew at each.
     async fn send(&self, what: &str, request: Request<Vec<u8>>, limit: Duration) -> Result<String, Failure> {
+        let mut settled = self.told(what, request.clone(), limit).await;
+        if !only_reads(&request) {
+            return settled;
+        }
+        for pause in READ_AGAIN {
+            let passing = |failure: &Failure| {
+                matches!(failure.error.class, ErrorClass::Transient | ErrorClass::Throttled)
+                    && failure.meaning != Meaning::NotConnected
+            };
+            if self.context.cancelled.is_cancelled() || !settled.as_ref().is_err_and(passing) {
+                break;
+            }
+            self.context.clock.sleep_until(after(self.context.now(), pause)).await;
+            settled = self.told(what, request.clone(), limit).await;
+        }
+        settled
+    }
+
+    /// Sends a request once. An authorisation refusal counts only from a server that is ready: right after a restart,
+    /// authorisation answers 403 before its rules are loaded (kubernetes/kubernetes, `rbac/bootstrap-roles` hook).
+    async fn told(&self, what: &str, request: Request<Vec<u8>>, limit: Duration) -> Result<String, Failure> {
         let again = request.clone();
         let refused = match self.once(what, request, limit).await {
             Err(failure) if failure.meaning == Meaning::Forbidden => failure,
@@ -269,6 +293,10 @@ impl<'a> Api<'a> {
             Err(failure) => Err(failure),
         }
     }
+}
+
+fn only_reads(request: &Request<Vec<u8>>) -> bool {
+    request.method() == Method::GET || request.uri().query().is_some_and(|query| query.contains("dryRun=All"))
 }
 
 fn plain(method: Method, uri: &str) -> Request<Vec<u8>> {

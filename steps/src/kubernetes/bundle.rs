@@ -8,7 +8,7 @@ use super::objects::{self, Removal, Standing, foreign, holding, items, replaceme
 use super::rollout::{Rollout, rollout};
 use crate::contract::{Made, Seen};
 use futures::{StreamExt, TryStreamExt};
-use platflow_engine::failure::{Residue, StepError};
+use platflow_engine::failure::{ErrorClass, Residue, StepError};
 use platflow_engine::step::{Difference, Ownership, UndoProgress};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -221,6 +221,7 @@ impl Bundle {
         }
         let mut outputs = Vec::with_capacity(self.items.len());
         let (mut defining, mut pending) = (None, None);
+        let mut put = 0;
         for ((key, object), standing) in self.items.iter().zip(survey.standings) {
             let definition = key.kind == "CustomResourceDefinition";
             if !definition && let Some(reason) = defining.take() {
@@ -228,7 +229,18 @@ impl Bundle {
             }
             let stored = match standing {
                 Some(standing) if standing.differences.is_empty() => standing.stored,
-                standing => objects::put(api, key, object, standing.as_ref()).await?,
+                standing => match objects::put(api, key, object, standing.as_ref()).await {
+                    Ok(stored) => {
+                        put += 1;
+                        stored
+                    }
+                    // What was applied stays applied: the next look goes on from there, without another attempt.
+                    Err(error) if put > 0 && is_passing(&error) => {
+                        let reason = format!("{put} objects applied, then {}", error.message);
+                        return Ok(waiting(reason, POLL, ROLLOUT_BUDGET));
+                    }
+                    Err(error) => return Err(error),
+                },
             };
             outputs.push(output(key, text(&stored, "/metadata/uid")));
             match rollout(&stored) {
@@ -326,6 +338,10 @@ fn output(key: &ObjectKey, uid: &str) -> ObjectOutput {
         name: key.name.clone(),
         uid: uid.to_owned(),
     }
+}
+
+fn is_passing(error: &StepError) -> bool {
+    matches!(error.class, ErrorClass::Transient | ErrorClass::Throttled)
 }
 
 fn difference(field: String, wanted: Value, found: Value) -> Difference {
