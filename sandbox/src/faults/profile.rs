@@ -154,8 +154,8 @@ impl Profile {
 
 fn effect(rates: Rates, call: Called<'_>, dice: &mut Dice) -> Option<Effect> {
     let mesh = call.service == "vault";
-    // An API server is asked a hundred times where a service is asked once, and answers far more reliably.
-    let share = |rate: u64| if call.service == "kubernetes" { rate / 10 } else { rate };
+    // An API server is asked a hundred times where a service is asked once, and answers more reliably.
+    let share = |rate: u64| if call.service == "kubernetes" { rate / 4 } else { rate };
     // Each kind of fault has its own throw, whether it can apply or not: another rate changes no other decision.
     let throws = [
         (
