@@ -56,7 +56,7 @@ fn the_schema_describes_every_kind() {
     let kinds: Vec<&str> = reference.lines().filter_map(|line| line.strip_prefix("### ")).collect();
     assert!(kinds.len() > 40, "the reference has another form: {kinds:?}");
     for kind in kinds {
-        assert!(schema["$defs"][kind]["properties"].is_object(), "{kind} is not in the schema");
+        assert!(schema["$defs"][kind].is_object(), "{kind} is not in the schema");
     }
 }
 
