@@ -80,6 +80,8 @@ pub(crate) enum Command {
     Secret(SecretArguments),
     /// Take over an environment that another state file built, rebuilding its record from tags
     Adopt(Adopt),
+    /// Strike an environment, or one of its steps, off the record without touching the cloud
+    Forget(Forget),
     /// Start, stop and look into the embedded sandbox
     Sandbox(SandboxArguments),
     /// Print a completion script for a shell
@@ -175,6 +177,12 @@ pub(crate) struct Rollback {
     /// Keep this step, and all that it depends on
     #[arg(long, value_name = "STEP")]
     pub(crate) keep: Vec<String>,
+    /// Undo only what came after this step or depends on it; the run can be resumed from there
+    #[arg(long, value_name = "STEP")]
+    pub(crate) to: Option<String>,
+    /// Change nothing: show what would be undone and kept, in which order, and what data would die (exit 3 if anything)
+    #[arg(long)]
+    pub(crate) plan: bool,
 }
 
 /// `destroy`.
@@ -305,6 +313,20 @@ pub(crate) struct Adopt {
     /// The environment uid on the tags of what is to be taken over
     #[arg(long, value_name = "UID")]
     pub(crate) from: String,
+}
+
+/// `forget`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Forget {
+    /// Which environment
+    #[arg(value_name = "ENVIRONMENT")]
+    pub(crate) environment: String,
+    /// Only this step
+    #[arg(long, value_name = "STEP")]
+    pub(crate) step: Vec<String>,
+    /// Type the environment's name again
+    #[arg(long, value_name = "ENVIRONMENT")]
+    pub(crate) confirm: Option<String>,
 }
 
 /// `sandbox`.

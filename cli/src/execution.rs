@@ -106,6 +106,7 @@ pub(crate) fn exit_code(run: &Run, outcome: &DriveOutcome) -> ExitCode {
             Direction::Backward { cause, .. } if cause == "on-failure" => ExitCode::RolledBack,
             Direction::Backward { .. } | Direction::Forward => ExitCode::Done,
         },
+        DriveOutcome::Parked(ParkReason::RolledBackTo { .. }) => ExitCode::Done,
         DriveOutcome::Parked(ParkReason::Interrupted) => ExitCode::Interrupted,
         DriveOutcome::Parked(ParkReason::NeedsHuman { .. }) => ExitCode::Stuck,
         DriveOutcome::Parked(ParkReason::StepFailed { .. } | ParkReason::Waiting { .. }) => ExitCode::Parked,
@@ -119,6 +120,7 @@ fn close(settings: &Settings, run: &Run, outcome: &DriveOutcome) -> Result<(), C
         OutputFormat::Text => match outcome {
             DriveOutcome::Finished(Ending::Done) => output::bytes(report::finished(run)?.as_bytes()),
             DriveOutcome::Finished(Ending::RolledBack) => output::bytes(report::rolled_back(run).as_bytes()),
+            DriveOutcome::Parked(ParkReason::RolledBackTo { .. }) => output::bytes(report::rolled_back(run).as_bytes()),
             DriveOutcome::Finished(Ending::Abandoned) => output::line("the run was abandoned"),
             DriveOutcome::Parked(reason) => {
                 output::note(&format!("run {} stopped: {}", run.id, event_text::park_reason(reason)));

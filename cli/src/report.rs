@@ -4,7 +4,7 @@
 
 use crate::cost::{self, Built};
 use crate::failure::{CommandError, ExitCode};
-use crate::views::{event_text, time};
+use crate::views::{event_text, residue, time};
 use platflow_engine::event::{Direction, Effect, ParkReason};
 use platflow_engine::fold::Run;
 use platflow_engine::plan::PlannedStep;
@@ -124,7 +124,13 @@ pub(crate) fn rolled_back(run: &Run) -> String {
             _ => {}
         }
     }
-    let mut text = format!("\nrun {} is rolled back: {gone} steps undone, {} kept\n", run.id, kept.len());
+    let (id, count) = (&run.id, kept.len());
+    let mut text = match &run.state.parked {
+        Some(ParkReason::RolledBackTo { step }) => format!(
+            "\nrun {id} is rolled back to {step}: {gone} steps undone, {count} kept; it goes forward again with: platflow resume {id}\n"
+        ),
+        _ => format!("\nrun {id} is rolled back: {gone} steps undone, {count} kept\n"),
+    };
     for line in kept {
         text.push_str(&line);
         text.push('\n');
@@ -138,7 +144,18 @@ pub(crate) fn rolled_back(run: &Run) -> String {
             ));
         }
     }
+    if let Some(certificate) = &run.state.certificate {
+        text.push_str(&residue::summary(certificate));
+    }
     text
+}
+
+/// The id, ARN or name among outputs.
+#[must_use]
+pub(crate) fn id_in(outputs: &Value) -> Option<&str> {
+    let named = |key: &str| key.ends_with("_id") || key == "arn" || key == "name";
+    let mut fields = outputs.as_object()?.iter();
+    fields.find(|(key, value)| named(key) && value.is_string()).and_then(|(_, value)| value.as_str())
 }
 
 /// What is left in the cloud because of this run.
@@ -146,16 +163,7 @@ fn left(run: &Run) -> Vec<String> {
     run.steps()
         .filter(|(_, state)| state.touched())
         .map(|(step, state)| {
-            let id = state
-                .outputs
-                .as_ref()
-                .and_then(Value::as_object)
-                .and_then(|outputs| {
-                    outputs.iter().find(|(key, value)| {
-                        (key.ends_with("_id") || *key == "arn" || *key == "name") && value.is_string()
-                    })
-                })
-                .and_then(|(_, value)| value.as_str());
+            let id = state.outputs.as_ref().and_then(id_in);
             format!("{} ({}) {} {}", step.name, step.kind, state.phase.name(), id.unwrap_or("-"))
         })
         .collect()
@@ -172,7 +180,7 @@ pub(crate) fn parked(run: &Run, reason: &ParkReason) -> String {
         if let Some(error) = state.error() {
             lines.push(format!("  {} ({}): {error}", step.name, step.kind));
             if let Some(remedy) = &error.remedy {
-                lines.push(format!("    help: {remedy}"));
+                lines.extend(remedy.lines().map(|line| format!("    help: {line}")));
             }
         }
     }
@@ -186,6 +194,11 @@ pub(crate) fn parked(run: &Run, reason: &ParkReason) -> String {
     let (forward, backward) =
         (format!("platflow resume {}", run.id), format!("platflow rollback {} --confirm {environment}", run.id));
     match (reason, &run.state.direction) {
+        (ParkReason::RolledBackTo { .. }, _) => lines.push(format!("  next: {forward}")),
+        // The direction, with what it keeps and how far it goes, is on record: it is gone on with as it was given.
+        (ParkReason::NeedsHuman { .. }, Direction::Backward { confirmed: true, .. }) => {
+            lines.push(format!("  next: decide the above, then {forward}"));
+        }
         (ParkReason::NeedsHuman { .. }, Direction::Backward { .. }) => {
             lines.push(format!("  next: decide the above, then {backward}"));
         }
@@ -209,6 +222,7 @@ fn step_json(step: &PlannedStep, state: &StepState) -> Value {
         }
         Phase::Skipped { reason } | Phase::Kept { reason } => json!({"reason": reason}),
         Phase::Undone { evidence } => json!({"evidence": evidence}),
+        Phase::Forgotten { by } => json!({"by": by}),
         _ => Value::Null,
     };
     json!({
@@ -248,6 +262,7 @@ pub(crate) fn as_json(run: &Run) -> Result<Value, CommandError> {
         "epoch": run.state.epoch,
         "started_at": run.state.started_at.to_string(),
         "ended_at": run.state.ended_at.map(|at| at.to_string()),
+        "residue_certificate": run.state.certificate.as_ref().map(residue::as_json),
         "monthly_usd": estimate(run)?.monthly_usd,
         "steps": steps,
     }))
@@ -276,6 +291,7 @@ pub(crate) fn table(run: &Run) -> String {
             Phase::Failed { error, .. } | Phase::UndoFailed { error, .. } => error.to_string(),
             Phase::Skipped { reason } | Phase::Kept { reason } => reason.clone(),
             Phase::Undone { evidence } => evidence.clone(),
+            Phase::Forgotten { by } => format!("struck off the record by {by}"),
             Phase::Verified => state.effect.map(event_text::effect_word).unwrap_or_default().to_owned(),
             Phase::Pending
             | Phase::Intended
@@ -285,6 +301,9 @@ pub(crate) fn table(run: &Run) -> String {
             | Phase::UndoUnknown => String::new(),
         };
         text.push_str(&format!("  {:<34} {:<26} {:<12} {detail}\n", name, step.kind, state.phase.name()));
+    }
+    if let Some(certificate) = &run.state.certificate {
+        text.push_str(&residue::full(certificate));
     }
     if let Some(reason) = &run.state.parked {
         text.push_str(&format!("stopped: {}\n{}\n", event_text::park_reason(reason), parked(run, reason)));

@@ -3,6 +3,8 @@
 //! No clock, no I/O, and no scan per event: every event touches its step and that step's neighbours. First run, resume,
 //! cancel and rollback are the same code.
 
+mod stays;
+
 use crate::event::{Direction, Ending, ParkReason};
 use crate::failure::ErrorClass;
 use crate::fold::Run;
@@ -149,51 +151,15 @@ impl Decider {
         }
     }
 
-    /// Everything that stays: declared or asked for, with all that it depends on, and what this run never changed.
-    fn kept(run: &Run) -> Vec<Option<String>> {
-        let mut kept: Vec<Option<String>> = vec![None; run.graph.len()];
-        let asked: &[StepName] = match &run.state.direction {
-            Direction::Backward { keep, .. } => keep,
-            Direction::Forward => &[],
-        };
-        let mut open = Vec::new();
-        for index in run.graph.indices() {
-            let (Some(step), Some(state)) = (run.graph.step(index), run.at(index)) else { continue };
-            let reason = if asked.contains(&step.name) {
-                Some("the operator keeps it".to_owned())
-            } else if step.undo == UndoPlan::Keep && state.touched() {
-                Some("the runbook keeps it".to_owned())
-            } else {
-                None
-            };
-            if let Some(reason) = reason
-                && let Some(slot) = kept.get_mut(index as usize)
-            {
-                *slot = Some(reason);
-                open.push(index);
-            }
-        }
-        while let Some(index) = open.pop() {
-            let name = run.graph.step(index).map(|step| step.name.to_string()).unwrap_or_default();
-            for need in run.graph.needs(index) {
-                if let Some(slot) = kept.get_mut(*need as usize)
-                    && slot.is_none()
-                {
-                    *slot = Some(format!("{name} is kept and depends on it"));
-                    open.push(*need);
-                }
-            }
-        }
-        kept
-    }
-
     fn look_backward(&mut self, run: &Run, holds_data: &dyn Fn(StepIndex) -> bool) {
-        let mut kept = Self::kept(run);
+        let mut kept = stays::kept(run);
         let mut data = Vec::new();
         let mut impossible = Vec::new();
+        let left_alone = stays::left_alone(run);
         for index in run.graph.indices() {
             let (Some(step), Some(state)) = (run.graph.step(index), run.at(index)) else { continue };
-            if state.phase.settles_backward() {
+            let beyond = left_alone.get(index as usize).copied().unwrap_or(false);
+            if beyond || state.phase.settles_backward() {
                 self.set(index, Class::Settled);
                 continue;
             }
@@ -390,7 +356,11 @@ impl Decider {
     fn classify(&self, phase: &Phase) -> Class {
         if self.backward {
             return match phase {
-                Phase::Pending | Phase::Skipped { .. } | Phase::Undone { .. } | Phase::Kept { .. } => Class::Settled,
+                Phase::Pending
+                | Phase::Skipped { .. }
+                | Phase::Undone { .. }
+                | Phase::Kept { .. }
+                | Phase::Forgotten { .. } => Class::Settled,
                 Phase::Undoing | Phase::UndoWaiting { .. } => Class::Busy,
                 Phase::UndoFailed { retry_at: Some(_), .. } => Class::Busy,
                 Phase::UndoFailed { retry_at: None, .. } => Class::Stuck,
@@ -416,7 +386,8 @@ impl Decider {
             | Phase::UndoUnknown
             | Phase::UndoFailed { .. }
             | Phase::Undone { .. }
-            | Phase::Kept { .. } => Class::Idle,
+            | Phase::Kept { .. }
+            | Phase::Forgotten { .. } => Class::Idle,
         }
     }
 
@@ -451,8 +422,13 @@ impl Decider {
         }
         if actions.is_empty() && self.ready.is_empty() {
             if self.settled == self.class.len() {
-                let ending = if self.backward { Ending::RolledBack } else { Ending::Done };
-                actions.push(Action::Finish(ending));
+                actions.push(match &run.state.direction {
+                    Direction::Forward => Action::Finish(Ending::Done),
+                    Direction::Backward { to: None, .. } => Action::Finish(Ending::RolledBack),
+                    Direction::Backward { to: Some(step), .. } => {
+                        Action::Park(ParkReason::RolledBackTo { step: step.clone() })
+                    }
+                });
             } else if self.busy == 0 && under_way == 0 {
                 actions.push(Action::Park(self.stuck_reason(run)));
             }

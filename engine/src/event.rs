@@ -6,6 +6,7 @@ use crate::failure::StepError;
 use crate::name::{EnvironmentName, EnvironmentUid, StepName};
 use crate::plan::OnFailure;
 use crate::step::Difference;
+use crate::survey::ResidueCertificate;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -25,7 +26,19 @@ pub enum Direction {
         confirmed: bool,
         /// Steps to keep, with all that they depend on.
         keep: Vec<StepName>,
+        /// Back to the end of this step only: what came after it, or depends on it, is undone; then the run can go
+        /// forward again.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        to: Option<StepName>,
     },
+}
+
+impl Direction {
+    /// Back to where the run began.
+    #[must_use]
+    pub fn backward(cause: &str, confirmed: bool, keep: Vec<StepName>) -> Self {
+        Self::Backward { cause: cause.to_owned(), confirmed, keep, to: None }
+    }
 }
 
 /// What the environment's record said about a step before this run touched it: what a rollback restores.
@@ -84,6 +97,11 @@ pub enum ParkReason {
     Waiting {
         /// Which steps.
         steps: Vec<StepName>,
+    },
+    /// What was asked for is undone, down to this step; a resume goes forward from it.
+    RolledBackTo {
+        /// The step that stands.
+        step: StepName,
     },
 }
 
@@ -154,6 +172,10 @@ pub enum Event {
     StepUndone { step: StepName, evidence: String, at: Timestamp },
     /// Left in place on purpose: adopted, unchanged, or declared `keep`.
     StepKept { step: StepName, reason: String },
+    /// The operator had it struck off the record. The world was not touched: what exists goes on existing.
+    StepForgotten { step: StepName, by: String, at: Timestamp },
+    /// Everything is undone; a search that does not rely on the record came to this.
+    ResidueSurveyed { certificate: ResidueCertificate },
     /// The run stopped and waits.
     RunParked { reason: ParkReason, at: Timestamp },
     /// The run goes on after a park.
@@ -184,6 +206,8 @@ impl Event {
             Self::UndoFailed { .. } => "undo-failed",
             Self::StepUndone { .. } => "step-undone",
             Self::StepKept { .. } => "step-kept",
+            Self::StepForgotten { .. } => "step-forgotten",
+            Self::ResidueSurveyed { .. } => "residue-surveyed",
             Self::RunParked { .. } => "run-parked",
             Self::RunResumed { .. } => "run-resumed",
             Self::RunFinished { .. } => "run-finished",
@@ -207,10 +231,12 @@ impl Event {
             | Self::UndoWaiting { step, .. }
             | Self::UndoFailed { step, .. }
             | Self::StepUndone { step, .. }
-            | Self::StepKept { step, .. } => Some(step),
+            | Self::StepKept { step, .. }
+            | Self::StepForgotten { step, .. } => Some(step),
             Self::RunStarted { .. }
             | Self::OwnerChanged { .. }
             | Self::DirectionSet { .. }
+            | Self::ResidueSurveyed { .. }
             | Self::RunParked { .. }
             | Self::RunResumed { .. }
             | Self::RunFinished { .. } => None,

@@ -2,7 +2,7 @@
 //!
 //! The rows written with each batch are this fold, cached; loading them and folding the events must come to the same.
 
-use crate::event::Event;
+use crate::event::{Direction, Event};
 use crate::graph::{Graph, GraphError, StepIndex};
 use crate::journal::{EncodedEvent, LoadedRun, Sequence, StepRow, StoredEvent};
 use crate::name::{RunId, StepName};
@@ -61,7 +61,7 @@ pub enum Changed {
     Run,
     /// One step.
     Step(StepIndex),
-    /// Every step listed (an owner vanished).
+    /// Every step listed (an owner vanished, or the run was turned forward again).
     Steps(Vec<StepIndex>),
 }
 
@@ -82,15 +82,12 @@ impl Run {
     /// # Errors
     /// When it cannot happen here; the run is unchanged then.
     pub fn apply(&mut self, event: &Event) -> Result<Changed, FoldError> {
+        let was_backward = self.state.is_backward();
         transition::run(&mut self.state, event)?;
         let changed = if let Event::OwnerChanged { at, .. } = event {
-            let mut all = Vec::new();
-            for (at_index, step) in self.steps.iter_mut().enumerate() {
-                if transition::owner_changed(step, *at) {
-                    all.push(u32::try_from(at_index).unwrap_or(u32::MAX));
-                }
-            }
-            Changed::Steps(all)
+            self.change_all(|step| transition::owner_changed(step, *at))
+        } else if matches!(event, Event::DirectionSet { direction: Direction::Forward, .. }) && was_backward {
+            self.change_all(transition::turned_forward)
         } else if let Some(name) = event.step() {
             let index = self.graph.find(name).ok_or_else(|| FoldError::UnknownStep(name.clone()))?;
             if let Some(step) = self.steps.get_mut(index as usize) {
@@ -102,6 +99,16 @@ impl Run {
         };
         self.head += 1;
         Ok(changed)
+    }
+
+    fn change_all(&mut self, change: impl Fn(&mut StepState) -> bool) -> Changed {
+        let mut all = Vec::new();
+        for (at_index, step) in self.steps.iter_mut().enumerate() {
+            if change(step) {
+                all.push(u32::try_from(at_index).unwrap_or(u32::MAX));
+            }
+        }
+        Changed::Steps(all)
     }
 
     /// Rebuilds a run from the store's cached fold.

@@ -163,6 +163,13 @@ pub enum RecordChange {
         /// The generation that the next creation uses.
         next_generation: u32,
     },
+    /// Struck off by the operator: nobody proved that it is gone, and what is left of it is not held against a rollback.
+    Forgotten {
+        /// The step.
+        step: StepName,
+        /// The generation that the next creation uses.
+        next_generation: u32,
+    },
 }
 
 /// One atomic append.
@@ -406,4 +413,10 @@ pub trait Journal: Send + Sync + 'static {
     /// # Errors
     /// Storage.
     async fn generations(&self, environment: &EnvironmentUid) -> Result<Vec<(StepName, u32)>, JournalError>;
+
+    /// Steps that were struck off the record and never built again, by name.
+    ///
+    /// # Errors
+    /// Storage.
+    async fn forgotten(&self, environment: &EnvironmentUid) -> Result<Vec<StepName>, JournalError>;
 }

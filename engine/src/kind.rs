@@ -5,6 +5,7 @@
 
 use crate::name::KindName;
 use crate::step::Step;
+use crate::survey::Survey;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -45,6 +46,7 @@ pub struct KindDescription {
 #[derive(Clone, Default)]
 pub struct Catalog {
     kinds: BTreeMap<KindName, (KindDescription, Arc<dyn Step>)>,
+    surveys: Vec<Arc<dyn Survey>>,
 }
 
 impl std::fmt::Debug for Catalog {
@@ -69,6 +71,17 @@ impl Catalog {
     #[must_use]
     pub fn step(&self, kind: &KindName) -> Option<Arc<dyn Step>> {
         self.kinds.get(kind).map(|(_, step)| Arc::clone(step))
+    }
+
+    /// Adds a search for what is left; every family of kinds that leaves something brings its own.
+    pub fn add_survey(&mut self, survey: Arc<dyn Survey>) {
+        self.surveys.push(survey);
+    }
+
+    /// Every search that a rollback ends with.
+    #[must_use]
+    pub fn surveys(&self) -> &[Arc<dyn Survey>] {
+        &self.surveys
     }
 
     /// All descriptions, by name.

@@ -1,7 +1,7 @@
 //! The engine: decides and drives durable runs.
 //!
-//! It knows no cloud, no SQL and no terminal. The outside world reaches it through four ports: [`journal::Journal`],
-//! [`clock::Clock`], [`step::Step`] and [`plan::Resolve`].
+//! It knows no cloud, no SQL and no terminal. The outside world reaches it through five ports: [`journal::Journal`],
+//! [`clock::Clock`], [`step::Step`], [`survey::Survey`] and [`plan::Resolve`].
 
 pub mod clock;
 pub mod context;
@@ -11,6 +11,7 @@ pub mod drive;
 pub mod event;
 pub mod failure;
 pub mod fold;
+pub mod forget;
 pub mod graph;
 pub mod journal;
 pub mod kind;
@@ -18,9 +19,11 @@ pub mod memory;
 pub mod model;
 pub mod name;
 pub mod plan;
+pub mod preview;
 pub mod retry;
 pub mod secret;
 pub mod state;
 pub mod status;
 pub mod step;
+pub mod survey;
 pub mod transition;

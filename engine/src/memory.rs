@@ -276,4 +276,11 @@ impl Journal for MemoryJournal {
         let rows = tables.generations.iter().filter(|((uid, _), _)| uid == environment);
         Ok(rows.map(|((_, step), generation)| (step.clone(), *generation)).collect())
     }
+
+    async fn forgotten(&self, environment: &EnvironmentUid) -> Result<Vec<StepName>, JournalError> {
+        let tables = self.tables();
+        tables.alive("read")?;
+        let rows = tables.forgotten.iter().filter(|(uid, _)| uid == environment);
+        Ok(rows.map(|(_, step)| step.clone()).collect())
+    }
 }

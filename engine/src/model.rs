@@ -7,6 +7,7 @@ pub mod clock;
 pub mod combined;
 pub mod generate;
 pub mod kinds;
+pub mod remains;
 pub mod sweep;
 pub mod trial;
 pub mod world;

@@ -7,6 +7,7 @@ use crate::failure::{Residue, StepError};
 use crate::journal::RunStatus;
 use crate::name::{EnvironmentName, EnvironmentUid};
 use crate::plan::OnFailure;
+use crate::survey::ResidueCertificate;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -77,6 +78,11 @@ pub enum Phase {
         /// Why.
         reason: String,
     },
+    /// Struck off the record by the operator; nobody looked what became of it.
+    Forgotten {
+        /// Who asked for it.
+        by: String,
+    },
 }
 
 impl Phase {
@@ -98,6 +104,7 @@ impl Phase {
             Self::UndoFailed { .. } => "undo-failed",
             Self::Undone { .. } => "undone",
             Self::Kept { .. } => "kept",
+            Self::Forgotten { .. } => "forgotten",
         }
     }
 
@@ -110,7 +117,10 @@ impl Phase {
     /// True when a rollback has nothing more to do for it.
     #[must_use]
     pub fn settles_backward(&self) -> bool {
-        matches!(self, Self::Pending | Self::Skipped { .. } | Self::Undone { .. } | Self::Kept { .. })
+        matches!(
+            self,
+            Self::Pending | Self::Skipped { .. } | Self::Undone { .. } | Self::Kept { .. } | Self::Forgotten { .. }
+        )
     }
 }
 
@@ -159,7 +169,11 @@ impl StepState {
     #[must_use]
     pub fn touched(&self) -> bool {
         match &self.phase {
-            Phase::Pending | Phase::Skipped { .. } | Phase::Undone { .. } | Phase::Kept { .. } => false,
+            Phase::Pending
+            | Phase::Skipped { .. }
+            | Phase::Undone { .. }
+            | Phase::Kept { .. }
+            | Phase::Forgotten { .. } => false,
             Phase::Failed { error, .. } => error.residue != Residue::None || self.uncertain || self.outputs.is_some(),
             Phase::Intended
             | Phase::Waiting { .. }
@@ -189,7 +203,8 @@ impl StepState {
             | Phase::UndoWaiting { .. }
             | Phase::UndoUnknown
             | Phase::Undone { .. }
-            | Phase::Kept { .. } => None,
+            | Phase::Kept { .. }
+            | Phase::Forgotten { .. } => None,
         }
     }
 
@@ -249,6 +264,9 @@ pub struct RunState {
     pub started_at: Timestamp,
     /// When it ended or parked.
     pub ended_at: Option<Timestamp>,
+    /// What the search after the last undo came to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<ResidueCertificate>,
 }
 
 impl RunState {

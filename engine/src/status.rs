@@ -27,6 +27,7 @@ pub fn exit_code(run: &Run) -> u8 {
             Direction::Backward { .. } | Direction::Forward => DONE,
         },
         (None, Some(ParkReason::NeedsHuman { .. })) => STUCK,
+        (None, Some(ParkReason::RolledBackTo { .. })) => DONE,
         (None, Some(ParkReason::Interrupted)) => INTERRUPTED,
         (None, Some(ParkReason::StepFailed { .. } | ParkReason::Waiting { .. }) | None) => RESUMABLE,
     }
@@ -45,6 +46,8 @@ pub struct Summary {
     pub unchanged: Vec<StepName>,
     /// What it left in place on purpose.
     pub kept: Vec<StepName>,
+    /// What the operator had struck off the record.
+    pub forgotten: Vec<StepName>,
     /// What it undid.
     pub undone: Vec<StepName>,
     /// What failed, forward or backward.
@@ -69,6 +72,7 @@ pub fn summary(run: &Run) -> Summary {
             Phase::Failed { .. } | Phase::UndoFailed { .. } => &mut summary.failed,
             Phase::Undone { .. } => &mut summary.undone,
             Phase::Kept { .. } => &mut summary.kept,
+            Phase::Forgotten { .. } => &mut summary.forgotten,
             Phase::Intended
             | Phase::Waiting { .. }
             | Phase::Applied

@@ -5,7 +5,8 @@
 
 use crate::event::{Direction, Ending, Event, Finding};
 use crate::name::StepName;
-use crate::state::{Phase, RunState, StepState};
+use crate::state::{Phase, RunState, StepState, UndoMeaning};
+use crate::survey::ResidueCertificate;
 use jiff::Timestamp;
 
 /// An event that cannot happen in the state it met.
@@ -46,6 +47,7 @@ pub fn start(event: &Event) -> Result<RunState, IllegalEvent> {
         epoch: 1,
         started_at: *at,
         ended_at: None,
+        certificate: None,
     })
 }
 
@@ -58,9 +60,12 @@ fn turn(state: &mut RunState, direction: &Direction) -> bool {
             state.ending = None;
             state.was_done = true;
         }
+        // What is being taken down from the record has no way forward.
+        None if state.destroy && *direction == Direction::Forward => return false,
         None => {}
     }
     state.direction = direction.clone();
+    state.certificate = None;
     true
 }
 
@@ -83,6 +88,7 @@ pub fn run(state: &mut RunState, event: &Event) -> Result<(), IllegalEvent> {
                 return refused(state);
             }
             state.epoch = *epoch;
+            state.certificate = None;
         }
         Event::DirectionSet { direction, .. } => {
             if !turn(state, direction) {
@@ -102,11 +108,21 @@ pub fn run(state: &mut RunState, event: &Event) -> Result<(), IllegalEvent> {
             }
             state.parked = None;
             state.ended_at = None;
+            state.certificate = None;
+        }
+        Event::ResidueSurveyed { certificate } => {
+            if !state.is_backward() || state.ending.is_some() || state.parked.is_some() {
+                return refused(state);
+            }
+            state.certificate = Some(certificate.clone());
         }
         Event::RunFinished { ending, at } => {
             let right_way = match ending {
                 Ending::Done => !state.is_backward(),
-                Ending::RolledBack => state.is_backward(),
+                // Journals from before there were certificates have none; one that shows residue forbids the ending.
+                Ending::RolledBack => {
+                    state.is_backward() && state.certificate.as_ref().is_none_or(ResidueCertificate::is_clean)
+                }
                 Ending::Abandoned => true,
             };
             if state.ending.is_some() || !right_way {
@@ -115,6 +131,12 @@ pub fn run(state: &mut RunState, event: &Event) -> Result<(), IllegalEvent> {
             state.parked = None;
             state.ending = Some(*ending);
             state.ended_at = Some(*at);
+        }
+        // Forgetting is done to a run that nobody drives: it may stand parked.
+        Event::StepForgotten { .. } => {
+            if state.ending.is_some() {
+                return refused(state);
+            }
         }
         Event::StepIntended { .. }
         | Event::StepNoted { .. }
@@ -150,11 +172,49 @@ pub fn owner_changed(state: &mut StepState, at: Timestamp) -> bool {
         | Phase::UndoUnknown
         | Phase::UndoFailed { .. }
         | Phase::Undone { .. }
-        | Phase::Kept { .. } => return false,
+        | Phase::Kept { .. }
+        | Phase::Forgotten { .. } => return false,
     };
     state.uncertain = true;
     state.changed_at = Some(at);
     state.phase = next;
+    true
+}
+
+/// What a turn from backward to forward makes of a step: what was undone is made again, what was in the middle of its undo
+/// is unknown until a look.
+pub fn turned_forward(state: &mut StepState) -> bool {
+    let phase = match &state.phase {
+        Phase::Undone { .. } if state.undo_meaning() == UndoMeaning::Remove => {
+            // The generation that its tokens go on with is the record's.
+            *state = StepState::default();
+            return true;
+        }
+        Phase::Undone { .. } => {
+            state.finding = None;
+            state.effect = None;
+            Phase::Pending
+        }
+        Phase::Kept { .. } if state.effect.is_some() => Phase::Verified,
+        Phase::Kept { .. } => Phase::Unknown,
+        Phase::Undoing | Phase::UndoWaiting { .. } | Phase::UndoUnknown | Phase::UndoFailed { .. } => {
+            state.uncertain = true;
+            Phase::Unknown
+        }
+        Phase::Pending
+        | Phase::Intended
+        | Phase::Waiting { .. }
+        | Phase::Applied
+        | Phase::Unknown
+        | Phase::Verified
+        | Phase::Failed { .. }
+        | Phase::Skipped { .. }
+        | Phase::Forgotten { .. } => return false,
+    };
+    state.phase = phase;
+    state.undo_attempt = 0;
+    state.failing_since = None;
+    state.failures = 0;
     true
 }
 
@@ -188,7 +248,7 @@ pub fn step(name: &StepName, state: &mut StepState, event: &Event) -> Result<(),
     let fine = match event {
         Event::StepRecorded { .. } => matches!(state.phase, Phase::Pending),
         Event::StepIntended { .. } => {
-            matches!(state.phase, Phase::Pending | Phase::Failed { .. } | Phase::Unknown)
+            matches!(state.phase, Phase::Pending | Phase::Failed { .. } | Phase::Unknown | Phase::Forgotten { .. })
         }
         Event::StepNoted { .. } => under_way(&state.phase) || undo_under_way(&state.phase),
         Event::StepFound { .. }
@@ -201,9 +261,11 @@ pub fn step(name: &StepName, state: &mut StepState, event: &Event) -> Result<(),
         Event::UndoWaiting { .. } | Event::UndoFailed { .. } => undo_under_way(&state.phase),
         Event::StepUndone { .. } => undo_under_way(&state.phase) || may_be_undone(&state.phase),
         Event::StepKept { .. } => may_be_undone(&state.phase),
+        Event::StepForgotten { .. } => !under_way(&state.phase) && !undo_under_way(&state.phase),
         Event::RunStarted { .. }
         | Event::OwnerChanged { .. }
         | Event::DirectionSet { .. }
+        | Event::ResidueSurveyed { .. }
         | Event::RunParked { .. }
         | Event::RunResumed { .. }
         | Event::RunFinished { .. } => false,
@@ -272,10 +334,12 @@ fn advance(state: &mut StepState, event: &Event) {
         | Event::UndoWaiting { .. }
         | Event::UndoFailed { .. }
         | Event::StepUndone { .. }
-        | Event::StepKept { .. } => advance_backward(state, event),
+        | Event::StepKept { .. }
+        | Event::StepForgotten { .. } => advance_backward(state, event),
         Event::RunStarted { .. }
         | Event::OwnerChanged { .. }
         | Event::DirectionSet { .. }
+        | Event::ResidueSurveyed { .. }
         | Event::RunParked { .. }
         | Event::RunResumed { .. }
         | Event::RunFinished { .. } => {}
@@ -306,6 +370,15 @@ fn advance_backward(state: &mut StepState, event: &Event) {
             state.phase = Phase::Undone { evidence: evidence.clone() };
         }
         Event::StepKept { reason, .. } => state.phase = Phase::Kept { reason: reason.clone() },
+        Event::StepForgotten { by, at, .. } => {
+            // What exists must not be answered from by the tokens of a new one.
+            *state = StepState {
+                generation: state.generation.saturating_add(1),
+                changed_at: Some(*at),
+                phase: Phase::Forgotten { by: by.clone() },
+                ..StepState::default()
+            };
+        }
         Event::StepRecorded { .. }
         | Event::StepIntended { .. }
         | Event::StepNoted { .. }
@@ -318,6 +391,7 @@ fn advance_backward(state: &mut StepState, event: &Event) {
         | Event::RunStarted { .. }
         | Event::OwnerChanged { .. }
         | Event::DirectionSet { .. }
+        | Event::ResidueSurveyed { .. }
         | Event::RunParked { .. }
         | Event::RunResumed { .. }
         | Event::RunFinished { .. } => {}

@@ -154,7 +154,7 @@ fn data_is_undone_only_when_confirmed() {
         let trial = trial();
         trial.run(&id(), &plan, OnFailure::Park).await.unwrap();
         let (picture, calls) = (trial.world.picture(), trial.world.calls());
-        let unconfirmed = Direction::Backward { cause: "operator".into(), confirmed: false, keep: Vec::new() };
+        let unconfirmed = Direction::backward("operator", false, Vec::new());
         let end = trial.resume(&id(), Some(unconfirmed)).await.unwrap();
         assert!(matches!(end, End::Outcome(DriveOutcome::Parked(ParkReason::NeedsHuman { .. }))), "{end:?}");
         assert_eq!(status::exit_code(&trial.load(&id()).await.unwrap()), status::STUCK);

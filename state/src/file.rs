@@ -14,7 +14,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// Forward-only; a file's `user_version` is the number of those it has seen.
-const MIGRATIONS: &[&str] = &[include_str!("migrations/0001_initial.sql")];
+const MIGRATIONS: &[&str] =
+    &[include_str!("migrations/0001_initial.sql"), include_str!("migrations/0002_residue_and_forgetting.sql")];
 
 /// "pfl1": marks the file as ours, so that another application's database is never written into.
 const APPLICATION_ID: i64 = 0x7066_6c31;
@@ -269,7 +270,12 @@ mod tests {
             connection.pragma_query_value(None, name, |row| row.get::<_, rusqlite::types::Value>(0)).unwrap()
         };
         assert_eq!(pragma("journal_mode"), "wal".to_owned().into());
-        for (name, wanted) in [("synchronous", 2), ("foreign_keys", 1), ("secure_delete", 1), ("user_version", 1)] {
+        for (name, wanted) in [
+            ("synchronous", 2),
+            ("foreign_keys", 1),
+            ("secure_delete", 1),
+            ("user_version", i64::from(newest_schema())),
+        ] {
             assert_eq!(pragma(name), wanted.into(), "{name}");
         }
         assert!(matches!(pragma("wal_autocheckpoint"), rusqlite::types::Value::Integer(1..=1_000)));

@@ -50,7 +50,7 @@ impl Store {
         let writer = self.writer()?;
         writer
             .write(move |connection| {
-                for table in ["recorded_steps", "generations", "secrets"] {
+                for table in ["recorded_steps", "generations", "forgotten_steps", "secrets"] {
                     connection
                         .execute(&format!("DELETE FROM {table} WHERE environment = ?1"), [uid.as_str()])
                         .map_err(sqlite("written"))?;

@@ -387,3 +387,13 @@ pub(crate) fn generations(connection: &Connection, uid: &EnvironmentUid) -> Resu
         .map_err(sqlite("read"))?;
     rows.into_iter().map(|(step, generation)| Ok((name(&step, StepName::new)?, generation))).collect()
 }
+
+pub(crate) fn forgotten(connection: &Connection, uid: &EnvironmentUid) -> Result<Vec<StepName>, JournalError> {
+    let rows = connection
+        .prepare_cached("SELECT step FROM forgotten_steps WHERE environment = ?1 ORDER BY step")
+        .and_then(|mut statement| {
+            statement.query_map([uid.as_str()], |row| row.get(0))?.collect::<Result<Vec<String>, _>>()
+        })
+        .map_err(sqlite("read"))?;
+    rows.into_iter().map(|step| name(&step, StepName::new)).collect()
+}

@@ -217,4 +217,9 @@ impl Journal for Store {
         let environment = environment.clone();
         self.read(move |connection| read::generations(connection, &environment)).await
     }
+
+    async fn forgotten(&self, environment: &EnvironmentUid) -> Result<Vec<StepName>, JournalError> {
+        let environment = environment.clone();
+        self.read(move |connection| read::forgotten(connection, &environment)).await
+    }
 }

@@ -6,7 +6,7 @@ use crate::lease::{Liveness, LockFolder, Ownership};
 use crate::settings::StoreSettings;
 use crate::time;
 use platflow_engine::journal::{Batch, JournalError, Lease, NewRun, Owner, RecordChange, RunStatus, Sequence};
-use platflow_engine::name::{EnvironmentName, RunId};
+use platflow_engine::name::{EnvironmentName, RunId, StepName};
 use rusqlite::{Connection, OptionalExtension, Params, params};
 use std::fs::File;
 
@@ -298,22 +298,49 @@ fn apply_record(connection: &Connection, number: i64, changes: &[RecordChange]) 
                     "DELETE FROM generations WHERE environment = ?1 AND step = ?2",
                     params![uid, record.step.as_str()],
                 )?;
+                remember(connection, &uid, &record.step)?;
             }
             RecordChange::Gone { step, next_generation } => {
+                strike(connection, &uid, step, *next_generation)?;
+                remember(connection, &uid, step)?;
+            }
+            RecordChange::Forgotten { step, next_generation } => {
+                strike(connection, &uid, step, *next_generation)?;
                 execute(
                     connection,
-                    "DELETE FROM recorded_steps WHERE environment = ?1 AND step = ?2",
-                    params![uid, step.as_str()],
-                )?;
-                execute(
-                    connection,
-                    "INSERT INTO generations (environment, step, next_generation) VALUES (?1, ?2, ?3)
-                     ON CONFLICT (environment, step) DO UPDATE SET next_generation = excluded.next_generation",
-                    params![uid, step.as_str(), next_generation],
+                    "INSERT INTO forgotten_steps (environment, step, run) VALUES (?1, ?2, ?3)
+                     ON CONFLICT (environment, step) DO UPDATE SET run = excluded.run",
+                    params![uid, step.as_str(), number],
                 )?;
             }
         }
     }
+    Ok(())
+}
+
+/// Takes a step off the record; its next creation uses `next_generation`.
+fn strike(connection: &Connection, uid: &str, step: &StepName, next_generation: u32) -> Result<(), JournalError> {
+    execute(
+        connection,
+        "DELETE FROM recorded_steps WHERE environment = ?1 AND step = ?2",
+        params![uid, step.as_str()],
+    )?;
+    execute(
+        connection,
+        "INSERT INTO generations (environment, step, next_generation) VALUES (?1, ?2, ?3)
+         ON CONFLICT (environment, step) DO UPDATE SET next_generation = excluded.next_generation",
+        params![uid, step.as_str(), next_generation],
+    )?;
+    Ok(())
+}
+
+/// What was built again, or proven gone, is no longer forgotten.
+fn remember(connection: &Connection, uid: &str, step: &StepName) -> Result<(), JournalError> {
+    execute(
+        connection,
+        "DELETE FROM forgotten_steps WHERE environment = ?1 AND step = ?2",
+        params![uid, step.as_str()],
+    )?;
     Ok(())
 }
 

@@ -45,6 +45,10 @@ pub(crate) async fn execute(arguments: Destroy, settings: &Settings) -> Result<E
     }
     let keep: Result<Vec<StepName>, _> = arguments.keep.iter().map(StepName::new).collect();
     let keep = keep.map_err(|error| CommandError::usage(error.to_string()))?;
+    if let Some(unknown) = keep.iter().find(|name| !record.iter().any(|row| row.step == **name)) {
+        return Err(CommandError::usage(format!("--keep {unknown}: no such step is on record; nothing was touched"))
+            .with_remedy(format!("see what is with: platflow forget {environment}")));
+    }
     let wanted = Wanted { account: arguments.account, region: arguments.region };
     let (connection, _) = connection::connect(settings, &store, &environment, &wanted).await?;
     let relay = Arc::new(Relay::default());
@@ -52,7 +56,7 @@ pub(crate) async fn execute(arguments: Destroy, settings: &Settings) -> Result<E
     let workflow =
         WorkflowName::new(format!("destroy-{environment}")).map_err(|error| CommandError::usage(error.to_string()))?;
     let plan = destroy::plan(workflow, environment, &record, &engine.catalog);
-    let direction = Direction::Backward { cause: "operator".to_owned(), confirmed: true, keep };
+    let direction = Direction::backward("operator", true, keep);
     let new = StartRun {
         id: identifiers::run_id()?,
         plan,

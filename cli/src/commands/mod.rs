@@ -4,6 +4,7 @@ mod adopt;
 mod cancel;
 mod completions;
 mod destroy;
+mod forget;
 mod graph;
 pub(crate) mod guard;
 mod k8s_token;
@@ -44,6 +45,7 @@ pub(crate) async fn execute(command: Command, settings: Settings) -> Result<Exit
         Command::Kubeconfig(arguments) => kubeconfig::execute(arguments, &settings).await,
         Command::K8sToken(arguments) => k8s_token::execute(arguments, &settings).await,
         Command::Secret(arguments) => secret::execute(arguments, &settings).await,
+        Command::Forget(arguments) => forget::execute(arguments, &settings).await,
         Command::Adopt(arguments) => adopt::execute(arguments, &settings).await,
         Command::Sandbox(arguments) => sandbox::execute(arguments, &settings).await,
         Command::Completions(arguments) => completions::execute(&arguments),

@@ -5,12 +5,13 @@ use crate::connection::{self, Wanted};
 use crate::execution::{self, Relay};
 use crate::failure::{CommandError, ExitCode};
 use crate::settings::Settings;
-use crate::views::output;
+use crate::views::{foreseen, output};
 use crate::wiring;
 use platflow_engine::event::{Direction, Effect};
 use platflow_engine::fold::Run;
 use platflow_engine::journal::{Journal, RunStatus, RunSummary};
 use platflow_engine::name::{EnvironmentName, StepName};
+use platflow_engine::preview::{self, Preview};
 use platflow_state::Store;
 use std::sync::Arc;
 
@@ -33,21 +34,69 @@ pub(crate) async fn execute(arguments: Rollback, settings: &Settings) -> Result<
         }
         RunStatus::Running | RunStatus::Parked | RunStatus::RollingBack | RunStatus::Done => {}
     }
+    let run = Run::load(loaded).map_err(|error| execution::drive_error(error.into()))?;
+    let direction = direction(&arguments, &run)?;
+    let catalog = wiring::descriptions(settings).await?;
+    let holds_data = |index| {
+        let kind = run.graph.step(index).and_then(|step| catalog.description(&step.kind));
+        kind.is_some_and(|kind| kind.holds_data)
+    };
+    let preview =
+        preview::preview(&run, direction.clone(), &holds_data).map_err(|error| execution::drive_error(error.into()))?;
     refuse_newer(&store, &summary).await?;
-    let confirmed = confirmation(arguments.confirm.as_deref(), &summary.environment)?;
-    if summary.status == RunStatus::Done && !confirmed {
-        let run = Run::load(loaded).map_err(|error| execution::drive_error(error.into()))?;
-        refuse_unconfirmed(&run, &wiring::descriptions(settings).await?)?;
+    if arguments.plan {
+        foreseen::show(settings.output, &run, &preview)?;
+        return Ok(if preview.changes_something() { ExitCode::Changes } else { ExitCode::Done });
     }
-    let keep: Result<Vec<StepName>, _> = arguments.keep.iter().map(StepName::new).collect();
-    let keep = keep.map_err(|error| CommandError::usage(error.to_string()))?;
+    if summary.status == RunStatus::Done && arguments.confirm.is_none() {
+        refuse_unconfirmed(&run, &preview, &arguments)?;
+    }
     let (connection, _) = connection::connect(settings, &store, &summary.environment, &Wanted::default()).await?;
     let relay = Arc::new(Relay::default());
     let engine = wiring::engine(settings, &store, &connection, relay.clone(), None).await?;
     let owner = wiring::this_process()?;
-    let direction = Direction::Backward { cause: "operator".to_owned(), confirmed, keep };
     let (lease, run) = engine.resume(&id, &owner, Some(direction)).await.map_err(execution::drive_error)?;
     execution::drive(settings, &engine, &relay, &lease, run).await
+}
+
+/// A step of the run, by its exact name.
+///
+/// # Errors
+/// Exit 2 with the names that come near.
+fn step_of(run: &Run, option: &str, text: &str) -> Result<StepName, CommandError> {
+    let name = StepName::new(text).map_err(|error| CommandError::usage(error.to_string()))?;
+    if run.step(&name).is_some() {
+        return Ok(name);
+    }
+    let near: Vec<&str> =
+        run.plan.steps.iter().map(|step| step.name.as_str()).filter(|known| known.contains(text)).take(8).collect();
+    let remedy = if near.is_empty() {
+        format!("see its steps with: platflow status {}", run.id)
+    } else {
+        format!("it may be one of: {}", near.join(", "))
+    };
+    Err(CommandError::usage(format!("{option} {text}: run {} has no such step; nothing was touched", run.id))
+        .with_remedy(remedy))
+}
+
+fn direction(arguments: &Rollback, run: &Run) -> Result<Direction, CommandError> {
+    let confirmed = confirmation(arguments.confirm.as_deref(), &run.state.environment)?;
+    let keep: Result<Vec<StepName>, _> = arguments.keep.iter().map(|name| step_of(run, "--keep", name)).collect();
+    let to = arguments.to.as_deref().map(|name| step_of(run, "--to", name)).transpose()?;
+    if let Some(step) = &to {
+        let state = run.step(step).map_or("unknown", |state| state.phase.name());
+        if run.state.destroy {
+            return Err(CommandError::usage("a destroy run cannot be rolled back to a step; nothing was touched")
+                .with_remedy("keep steps with --keep"));
+        }
+        if state != "verified" {
+            return Err(CommandError::usage(format!(
+                "--to {step}: the step is {state}, there is nothing to go back to; nothing was touched"
+            ))
+            .with_remedy(format!("name a step that is verified: platflow status {}", run.id)));
+        }
+    }
+    Ok(Direction::Backward { cause: "operator".to_owned(), confirmed, keep: keep?, to })
 }
 
 /// `--confirm` must be the environment's own name.
@@ -66,17 +115,15 @@ pub(crate) fn confirmation(given: Option<&str>, environment: &EnvironmentName) -
 }
 
 /// What destroys data that cannot be rebuilt is listed before anything is touched.
-fn refuse_unconfirmed(run: &Run, catalog: &platflow_engine::kind::Catalog) -> Result<(), CommandError> {
-    let data: Vec<String> = run
-        .steps()
-        .filter(|(_, state)| state.touched())
-        .filter(|(step, _)| catalog.description(&step.kind).is_some_and(|kind| kind.holds_data))
-        .map(|(step, _)| format!("{} ({})", step.name, step.kind))
-        .collect();
+fn refuse_unconfirmed(run: &Run, preview: &Preview, arguments: &Rollback) -> Result<(), CommandError> {
+    let data: Vec<String> = preview.data().map(|step| format!("{} ({})", step.step, step.kind)).collect();
     if data.is_empty() {
         return Ok(());
     }
     let environment = &run.state.environment;
+    let mut again = format!("platflow rollback {}", run.id);
+    again.extend(arguments.keep.iter().map(|step| format!(" --keep {step}")));
+    again.extend(arguments.to.iter().map(|step| format!(" --to {step}")));
     Err(CommandError::new(
         ExitCode::Stuck,
         format!(
@@ -85,7 +132,9 @@ fn refuse_unconfirmed(run: &Run, catalog: &platflow_engine::kind::Catalog) -> Re
             data.join(", ")
         ),
     )
-    .with_remedy(format!("if that is what you want: platflow rollback {} --confirm {environment}", run.id)))
+    .with_remedy(format!(
+        "if that is what you want: {again} --confirm {environment}\nsee all of it first: {again} --plan"
+    )))
 }
 
 /// A run is not rolled back under the feet of a newer one that changed the same environment.

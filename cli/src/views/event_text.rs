@@ -1,5 +1,6 @@
 //! One line of text per journaled event: the same words in live progress, plain lines and `logs`.
 
+use crate::views::residue;
 use platflow_engine::event::{Effect, Ending, Event, Finding, ParkReason};
 use platflow_engine::name::StepName;
 
@@ -14,7 +15,12 @@ pub(crate) fn describe(event: &Event) -> String {
         Event::OwnerChanged { epoch, owner, .. } => format!("taken over by {owner} (epoch {epoch})"),
         Event::DirectionSet { direction, .. } => match direction {
             platflow_engine::event::Direction::Forward => "direction: forward".to_owned(),
-            platflow_engine::event::Direction::Backward { cause, .. } => format!("direction: rollback ({cause})"),
+            platflow_engine::event::Direction::Backward { cause, to: None, .. } => {
+                format!("direction: rollback ({cause})")
+            }
+            platflow_engine::event::Direction::Backward { cause, to: Some(step), .. } => {
+                format!("direction: rollback to {step} ({cause})")
+            }
         },
         Event::StepIntended { step, attempt, .. } if *attempt > 1 => format!("{step}: attempt {attempt}"),
         Event::StepIntended { step, .. } => format!("{step}: started"),
@@ -37,6 +43,8 @@ pub(crate) fn describe(event: &Event) -> String {
         }
         Event::StepUndone { step, evidence, .. } => format!("{step}: undone: {evidence}"),
         Event::StepKept { step, reason } => format!("{step}: kept: {reason}"),
+        Event::StepForgotten { step, by, .. } => format!("{step}: struck off the record by {by}; nothing was touched"),
+        Event::ResidueSurveyed { certificate } => residue::headline(certificate),
         Event::RunParked { reason, .. } => format!("run parked: {}", park_reason(reason)),
         Event::RunResumed { .. } => "run resumed".to_owned(),
         Event::RunFinished { ending, .. } => match ending {
@@ -68,6 +76,7 @@ pub(crate) fn park_reason(reason: &ParkReason) -> String {
     match reason {
         ParkReason::StepFailed { steps } => format!("{} failed", join(steps)),
         ParkReason::NeedsHuman { what, .. } => what.clone(),
+        ParkReason::RolledBackTo { step } => format!("rolled back to {step}"),
         ParkReason::Interrupted => "interrupted".to_owned(),
         ParkReason::Waiting { steps } => format!("{} waits for an outside event", join(steps)),
     }

@@ -102,9 +102,11 @@ fn at(event: &Event) -> Option<Timestamp> {
         | Event::UndoIntended { at, .. }
         | Event::UndoFailed { at, .. }
         | Event::StepUndone { at, .. }
+        | Event::StepForgotten { at, .. }
         | Event::RunParked { at, .. }
         | Event::RunResumed { at }
         | Event::RunFinished { at, .. } => Some(*at),
+        Event::ResidueSurveyed { certificate } => Some(certificate.at),
         Event::StepRecorded { .. }
         | Event::StepNoted { .. }
         | Event::StepFound { .. }
@@ -204,7 +206,9 @@ impl Live {
                 }
             }
             Event::StepVerified { step, .. } | Event::StepUndone { step, .. } => self.finish(step, "ok", "32", &text),
-            Event::StepSkipped { step, .. } | Event::StepKept { step, .. } => self.finish(step, "--", "2", &text),
+            Event::StepSkipped { step, .. } | Event::StepKept { step, .. } | Event::StepForgotten { step, .. } => {
+                self.finish(step, "--", "2", &text)
+            }
             Event::StepFailed { step, retry_at, .. } | Event::UndoFailed { step, retry_at, .. } => {
                 if retry_at.is_none() {
                     self.end(step);
@@ -214,6 +218,7 @@ impl Live {
             Event::RunStarted { .. }
             | Event::OwnerChanged { .. }
             | Event::DirectionSet { .. }
+            | Event::ResidueSurveyed { .. }
             | Event::RunParked { .. }
             | Event::RunResumed { .. }
             | Event::RunFinished { .. } => self.line("::", "36", &text),

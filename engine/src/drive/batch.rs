@@ -100,6 +100,10 @@ impl Builder {
                         next_generation: state.generation.saturating_add(1),
                     }),
                 },
+                Event::StepForgotten { .. } => run
+                    .graph
+                    .step(index)
+                    .map(|step| RecordChange::Forgotten { step: step.name.clone(), next_generation: state.generation }),
                 // Nothing was done to it: the record goes back to what it said. What was changed and is kept stays as it is.
                 Event::StepKept { .. } => state.prior.as_ref().filter(|_| state.finding.is_none()).and_then(|prior| {
                     put(run, index, state, Some(prior.spec.clone()), Some(prior.outputs.clone()), true)

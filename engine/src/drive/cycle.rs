@@ -3,6 +3,7 @@
 //! It waits for reports, the earliest timer, or cancellation; a run that waits costs nothing.
 
 mod reports;
+mod surveying;
 
 use crate::context::Context;
 use crate::decide::{Action, Decider};
@@ -10,7 +11,7 @@ use crate::drive::attempt::{Attempt, Outcome};
 use crate::drive::batch::Builder;
 use crate::drive::guard::Guard;
 use crate::drive::{DriveError, DriveOutcome, Engine, start};
-use crate::event::{Direction, Event, ParkReason, Prior};
+use crate::event::{Direction, Ending, Event, ParkReason, Prior};
 use crate::failure::{Residue, StepError};
 use crate::fold::Run;
 use crate::graph::StepIndex;
@@ -19,10 +20,12 @@ use crate::name::StepName;
 use crate::plan::Resolved;
 use crate::state::{Phase, UndoMeaning};
 use crate::step::Known;
+use crate::survey::Findings;
 use jiff::Timestamp;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::sync::{Arc, Mutex};
+use surveying::Surveying;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -31,6 +34,8 @@ use tokio_util::sync::CancellationToken;
 pub(super) enum Report {
     /// A verb came back.
     Done { index: StepIndex, outcome: Outcome },
+    /// The search for what is left came back.
+    Surveyed(Result<Findings, StepError>),
     /// A fact to be made durable in the middle of a verb.
     Record { event: Event, acknowledge: oneshot::Sender<()> },
 }
@@ -59,6 +64,7 @@ struct Cycle<'a> {
     record: HashMap<StepName, RecordedStep>,
     generations: HashMap<StepName, u32>,
     stopping: CancellationToken,
+    surveying: Surveying,
     builder: Builder,
     spawns: Vec<Spawn>,
     acknowledgements: Vec<oneshot::Sender<()>>,
@@ -118,6 +124,7 @@ pub(super) async fn drive(
         record,
         generations,
         stopping: CancellationToken::new(),
+        surveying: Surveying::default(),
         builder: Builder::default(),
         spawns: Vec::new(),
         acknowledgements: Vec::new(),
@@ -147,7 +154,9 @@ impl Cycle<'_> {
 
     /// Waits for the next thing to happen and takes in everything that has.
     async fn wait(&mut self, cancel: &CancellationToken) -> Result<(), DriveError> {
-        let timer = self.timers.peek().map(|Reverse((at, _))| *at).filter(|_| !self.stopping.is_cancelled());
+        let steps = self.timers.peek().map(|Reverse((at, _))| *at);
+        let timer = steps.into_iter().chain(self.surveying.again_at()).min();
+        let timer = timer.filter(|_| !self.stopping.is_cancelled());
         let clock = Arc::clone(&self.engine.clock);
         let sleep = async move {
             match timer {
@@ -187,6 +196,7 @@ impl Cycle<'_> {
         for spawn in std::mem::take(&mut self.spawns) {
             self.spawn(spawn);
         }
+        self.survey();
         Ok(())
     }
 
@@ -210,6 +220,7 @@ impl Cycle<'_> {
     /// Timers that are due: the verb is entered again, through a look.
     fn wake(&mut self) -> Result<(), DriveError> {
         let now = self.engine.clock.now();
+        self.surveying.wake(now);
         while let Some(Reverse((at, index))) = self.timers.peek().copied() {
             if at > now {
                 break;
@@ -243,6 +254,12 @@ impl Cycle<'_> {
 
     fn decide(&mut self) -> Result<Option<DriveOutcome>, DriveError> {
         loop {
+            if self.surveying.pending() {
+                return Ok(None);
+            }
+            if let Some(reason) = self.surveying.refused() {
+                return self.perform(Action::Park(reason));
+            }
             let under_way = self.running.len() + self.spawns.len();
             let capacity = self.engine.settings.max_in_flight.saturating_sub(under_way);
             let actions = self.decider.next(self.run, capacity, under_way);
@@ -281,10 +298,14 @@ impl Cycle<'_> {
                 self.timers.clear();
                 self.due.clear();
                 self.deadlines.clear();
-                let direction =
-                    Direction::Backward { cause: "on-failure".to_owned(), confirmed: false, keep: Vec::new() };
+                let direction = Direction::backward("on-failure", false, Vec::new());
                 self.fact(&Event::DirectionSet { direction, at })?;
                 self.decider = decider(self.engine, self.run);
+            }
+            Action::Finish(Ending::RolledBack) | Action::Park(ParkReason::RolledBackTo { .. })
+                if self.survey_is_due() =>
+            {
+                self.surveying.begin(at);
             }
             Action::Finish(ending) => {
                 self.fact(&Event::RunFinished { ending, at })?;

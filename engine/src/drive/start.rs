@@ -1,7 +1,7 @@
 //! How a run comes under a drive: created with its first facts, or taken over.
 
 use crate::drive::{DriveError, Engine, batch};
-use crate::event::{Direction, Ending, Event};
+use crate::event::{Direction, Ending, Event, ParkReason};
 use crate::fold::Run;
 use crate::journal::{Journal, JournalError, Lease, NewRun, Owner, RecordedStep};
 use crate::name::{EnvironmentUid, RunId};
@@ -134,7 +134,9 @@ async fn take_over(
     let mut builder = batch::Builder::default();
     let owner = format!("pid {} on {} ({})", owner.pid, owner.host, owner.user);
     builder.apply(&mut run, &Event::OwnerChanged { epoch: lease.epoch, owner, at })?;
-    if let Some(direction) = direction {
+    // What was rolled back to a step has nothing left to do backward: resuming it goes forward again.
+    let rolled_back_to = matches!(run.state.parked, Some(ParkReason::RolledBackTo { .. }));
+    if let Some(direction) = direction.or_else(|| rolled_back_to.then_some(Direction::Forward)) {
         builder.apply(&mut run, &Event::DirectionSet { direction, at })?;
     }
     if run.state.parked.is_some() {

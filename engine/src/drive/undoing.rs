@@ -47,6 +47,9 @@ impl Attempt {
         if let Some(outcome) = self.doubt_absence_of(&spec).await {
             return outcome;
         }
+        if let Some(outcome) = self.spare_strangers(&spec).await {
+            return outcome;
+        }
         match self.kind.undo(&spec, &self.known, &self.context).await {
             Ok(UndoProgress::Gone { evidence }) => Outcome::Undone { evidence },
             Ok(UndoProgress::Waiting { reason, poll_in, budget }) => self.wait(reason, poll_in, budget),
@@ -58,6 +61,30 @@ impl Attempt {
             ),
             Err(error) => failed(error),
         }
+    }
+
+    /// Nothing is taken away that a look says is somebody else's, whatever the kind's own undo would do. A look that tells
+    /// nothing leaves the decision to the undo, which looks again by its own means.
+    async fn spare_strangers(&self, spec: &Value) -> Option<Outcome> {
+        let Ok(Observation::Present { ownership: Ownership::Foreign(owner), .. }) =
+            self.kind.observe(spec, &self.known, &self.context).await
+        else {
+            return None;
+        };
+        let name = &self.planned.name;
+        if self.known.outputs.is_none() && self.known.notes.is_empty() {
+            let evidence = format!("what is there belongs to {owner}; nothing of this step exists");
+            return Some(Outcome::Undone { evidence });
+        }
+        Some(Outcome::Exhausted(
+            StepError::needs_human(format!("what {name} made is on record, but what is there belongs to {owner}"))
+                .leaving(Residue::Unknown)
+                .with_code("Foreign")
+                .with_remedy(format!(
+                    "it is left alone; keep it with --keep {name}, or strike it off the record with: platflow forget {} --step {name} --confirm {0}",
+                    self.context.environment
+                )),
+        ))
     }
 
     /// Looks first where an earlier call may still show; what is there is undone, what is not may be late.

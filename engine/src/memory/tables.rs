@@ -10,7 +10,7 @@ use crate::memory::Died;
 use crate::name::{EnvironmentName, EnvironmentUid, RunId, StepName};
 use crate::plan::Plan;
 use jiff::Timestamp;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// An owner that is taken to live.
 #[derive(Debug, Clone)]
@@ -73,6 +73,7 @@ pub(super) struct Tables {
     pub(super) environments: BTreeMap<EnvironmentName, EnvironmentRow>,
     pub(super) record: BTreeMap<(EnvironmentUid, StepName), RecordedStep>,
     pub(super) generations: BTreeMap<(EnvironmentUid, StepName), u32>,
+    pub(super) forgotten: BTreeSet<(EnvironmentUid, StepName)>,
     pub(super) die_at: Option<Sequence>,
     pub(super) dead: bool,
 }
@@ -192,11 +193,19 @@ impl Tables {
                 RecordChange::Put(row) => {
                     let key = (uid.clone(), row.step.clone());
                     self.generations.remove(&key);
+                    self.forgotten.remove(&key);
                     self.record.insert(key, *row);
                 }
                 RecordChange::Gone { step, next_generation } => {
                     let key = (uid.clone(), step);
                     self.record.remove(&key);
+                    self.forgotten.remove(&key);
+                    self.generations.insert(key, next_generation);
+                }
+                RecordChange::Forgotten { step, next_generation } => {
+                    let key = (uid.clone(), step);
+                    self.record.remove(&key);
+                    self.forgotten.insert(key.clone());
                     self.generations.insert(key, next_generation);
                 }
             }

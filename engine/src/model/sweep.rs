@@ -75,7 +75,7 @@ pub(super) fn run_id() -> Result<RunId, TrialError> {
 /// The operator's rollback.
 #[must_use]
 pub fn backward() -> Direction {
-    Direction::Backward { cause: "operator".to_owned(), confirmed: true, keep: Vec::new() }
+    Direction::backward("operator", true, Vec::new())
 }
 
 impl Subject {

@@ -9,6 +9,7 @@ use crate::journal::{Journal, JournalError, Lease, Owner};
 use crate::memory::{Died, MemoryJournal};
 use crate::model::clock::SimulatedClock;
 use crate::model::kinds::{self, Habit};
+use crate::model::remains::Remains;
 use crate::model::world::World;
 use crate::name::{EnvironmentUid, InvalidName, KindName, RunId, StepName};
 use crate::plan::{OnFailure, Plan};
@@ -101,7 +102,8 @@ impl Trial {
         let clock = Arc::new(SimulatedClock::default());
         let world = Arc::new(World::new(Arc::clone(&clock)));
         let journal = Arc::new(MemoryJournal::new(Arc::clone(&clock) as Arc<dyn Clock>));
-        let catalog = kinds::catalog(&world, habits.iter().map(|(name, habit)| (name.clone(), *habit)), twice);
+        let mut catalog = kinds::catalog(&world, habits.iter().map(|(name, habit)| (name.clone(), *habit)), twice);
+        catalog.add_survey(Arc::new(Remains(Arc::clone(&world))));
         let engine = Engine {
             journal: Arc::clone(&journal) as Arc<dyn Journal>,
             catalog,
@@ -183,7 +185,7 @@ impl Trial {
         let record = self.journal.record(&self.uid).await?;
         let plan = crate::destroy::plan(like.workflow.clone(), like.environment.clone(), &record, &self.engine.catalog);
         self.watch(&plan)?;
-        let direction = Direction::Backward { cause: "operator".to_owned(), confirmed: true, keep: Vec::new() };
+        let direction = Direction::backward("operator", true, Vec::new());
         self.begin(id, &plan, OnFailure::Park, Some((record, direction))).await
     }
 

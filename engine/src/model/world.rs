@@ -195,6 +195,13 @@ impl World {
         picture
     }
 
+    /// Every object there is, by id.
+    #[must_use]
+    pub fn objects(&self) -> Vec<(u64, Object)> {
+        self.collect_garbage();
+        self.inner().objects.iter().map(|(id, object)| (*id, object.clone())).collect()
+    }
+
     /// Steps that have an object.
     #[must_use]
     pub fn populated(&self) -> Vec<StepName> {
@@ -213,6 +220,13 @@ impl World {
     pub fn change_behind_the_back(&self, step: &StepName, spec: &Value) {
         for object in self.inner().objects.values_mut().filter(|object| object.step == *step) {
             object.spec = spec.clone();
+        }
+    }
+
+    /// Somebody else takes the objects of a step over.
+    pub fn usurp(&self, step: &StepName, owner: &str) {
+        for object in self.inner().objects.values_mut().filter(|object| object.step == *step) {
+            owner.clone_into(&mut object.owner);
         }
     }
 
@@ -240,9 +254,10 @@ impl World {
         self.inner().objects.retain(|_, object| object.gone_at.is_none_or(|gone_at| gone_at > now));
     }
 
-    /// The object of a step: by a known id at once, by list only when `lag` has passed since it was made.
+    /// The object of a step: by a known id at once, by list only when `lag` has passed since it was made. Lists are asked
+    /// for what carries `owner`'s tag first: a stranger's thing of the same name does not hide it.
     #[must_use]
-    pub fn look(&self, step: &StepName, id: Option<u64>, lag: Duration) -> Option<(u64, Object)> {
+    pub fn look(&self, step: &StepName, owner: &str, id: Option<u64>, lag: Duration) -> Option<(u64, Object)> {
         self.collect_garbage();
         let now = self.clock.now();
         let inner = self.inner();
@@ -250,7 +265,8 @@ impl World {
             return Some((id, object.clone()));
         }
         let listed = |object: &Object| object.step == *step && after(object.made_at, lag) <= now;
-        inner.objects.iter().find(|(_, object)| listed(object)).map(|(id, object)| (*id, object.clone()))
+        let first = |ours: bool| inner.objects.iter().find(|(_, one)| listed(one) && (!ours || one.owner == owner));
+        first(true).or_else(|| first(false)).map(|(id, object)| (*id, object.clone()))
     }
 
     /// Makes one mutating call. Every `.await` in it is a place where its process may die.
@@ -390,7 +406,11 @@ impl Effects<'_> {
 
     /// Deletes an object, which takes `delay`.
     pub fn delete(&mut self, id: u64, delay: Duration) {
-        let Some(step) = self.inner.objects.get(&id).map(|object| object.step.clone()) else { return };
+        let Some(object) = self.inner.objects.get(&id) else { return };
+        let (step, owner) = (object.step.clone(), object.owner.clone());
+        if owner != self.context.environment_uid.as_str() {
+            self.inner.violations.push(format!("{step}: an object of {owner} was deleted"));
+        }
         let blocking = self.inner.before.get(&step).cloned().unwrap_or_default();
         let standing: Vec<&StepName> =
             blocking.iter().filter(|other| self.inner.objects.values().any(|object| object.step == **other)).collect();
@@ -399,8 +419,9 @@ impl Effects<'_> {
             self.inner.violations.push(violation);
         }
         for other in self.inner.along.get(&step).cloned().unwrap_or_default() {
+            let own = self.inner.objects.iter();
             let taken: Vec<u64> =
-                self.inner.objects.iter().filter(|(_, object)| object.step == other).map(|(id, _)| *id).collect();
+                own.filter(|(_, one)| one.step == other && one.owner == owner).map(|(id, _)| *id).collect();
             for id in taken {
                 self.delete(id, Duration::ZERO);
             }

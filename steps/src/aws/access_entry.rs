@@ -10,7 +10,7 @@ use super::failure::{change, look};
 use super::iam_role::get_role;
 use super::ownership::{
     Differences, Start, Tags, compare_tags, creation_tags, going, lasting_tags, not_ours, nothing_left, ownership,
-    start, touches,
+    proven, start, touches,
 };
 use crate::contract::{Made, Record, Seen, StepKind};
 use async_trait::async_trait;
@@ -292,10 +292,8 @@ impl StepKind for AccessEntryKind {
             let evidence = format!("DescribeAccessEntry {cluster} {principal}: not found");
             return Ok(nothing_left(record, context, evidence));
         };
-        let recorded =
-            record.outputs.as_ref().is_some_and(|outputs| Some(outputs.arn.as_str()) == entry.access_entry_arn());
-        if let Ownership::Foreign(owner) = ownership(&eks_tags(entry.tags()), context, recorded) {
-            return Ok(not_ours(&format!("the access entry of {principal}"), &owner));
+        if let Ownership::Foreign(owner) = proven(&eks_tags(entry.tags()), context) {
+            return Ok(not_ours(record, context, &format!("the access entry of {principal}"), &owner));
         }
         let permit = context.begin("DeleteAccessEntry")?;
         let request = self.0.eks.delete_access_entry().cluster_name(cluster).principal_arn(&principal);

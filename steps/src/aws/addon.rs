@@ -9,7 +9,7 @@ use super::eks_cluster::{eks_tags, update_call};
 use super::failure::{change, look};
 use super::ownership::{
     Differences, Start, Tags, compare_tags, creation_tags, foreign, going, lasting_tags, not_ours, nothing_left,
-    owner_text, ownership, start, terminal, touches,
+    owner_text, ownership, proven, start, terminal, touches,
 };
 use crate::contract::{Made, Record, Seen, StepKind};
 use async_trait::async_trait;
@@ -229,8 +229,8 @@ impl StepKind for AddonKind {
         let Some(addon) = self.get(spec).await? else {
             return Ok(nothing_left(record, context, format!("DescribeAddon {}: not found", spec.name)));
         };
-        if let Ownership::Foreign(owner) = ownership(&eks_tags(addon.tags()), context, recorded(record, &addon)) {
-            return Ok(not_ours(&what, &owner));
+        if let Ownership::Foreign(owner) = proven(&eks_tags(addon.tags()), context) {
+            return Ok(not_ours(record, context, &what, &owner));
         }
         if addon.status() == Some(&AddonStatus::Deleting) {
             return Ok(going(format!("{what} is being deleted"), 5, 20));

@@ -9,7 +9,7 @@ use super::failure::{AwsFailure, change, look};
 use super::leftovers;
 use super::ownership::{
     Differences, Start, Tags, compare_tags, creation_tags, going, lasting_tags, not_ours, nothing_left, ownership,
-    start, terminal, touches,
+    proven, start, terminal, touches,
 };
 use crate::contract::{Made, Record, Seen, StepKind};
 use async_trait::async_trait;
@@ -460,9 +460,8 @@ impl StepKind for EksClusterKind {
             return Ok(nothing_left(record, context, format!("DescribeCluster {name}: not found; its group is gone")));
         };
         let tags = eks_tags(cluster.tags());
-        let recorded = record.outputs.as_ref().is_some_and(|outputs| Some(outputs.arn.as_str()) == cluster.arn());
-        if let Ownership::Foreign(owner) = ownership(&tags, context, recorded) {
-            return Ok(not_ours(&format!("cluster {name}"), &owner));
+        if let Ownership::Foreign(owner) = proven(&tags, context) {
+            return Ok(not_ours(record, context, &format!("cluster {name}"), &owner));
         }
         if let Some(group) = cluster.resources_vpc_config().and_then(|vpc| vpc.cluster_security_group_id()) {
             context.note("cluster_security_group_id", group.into()).await?;

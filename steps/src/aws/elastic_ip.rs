@@ -145,7 +145,7 @@ impl StepKind for ElasticIpKind {
         };
         let id = found.it.id();
         if let Ownership::Foreign(owner) = &found.ownership {
-            return Ok(not_ours(id, owner));
+            return Ok(not_ours(record, context, id, owner));
         }
         let permit = context.begin("ReleaseAddress")?;
         match change("ReleaseAddress", &permit, self.0.ec2.release_address().allocation_id(id).send()).await {

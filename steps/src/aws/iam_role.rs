@@ -8,7 +8,7 @@ use super::ec2::{SHORT, finished};
 use super::failure::AwsFailure;
 use super::ownership::{
     Differences, Start, Tags, compare_tags, creation_tags, going, lasting_tags, not_ours, nothing_left, ownership,
-    start, touches,
+    proven, start, touches,
 };
 use super::signed::{Members, Parameters, Service, XmlTag, parameter};
 use crate::contract::{Made, Record, Seen, StepKind};
@@ -79,7 +79,7 @@ pub(super) struct Role {
     #[serde(rename = "Description", default)]
     description: Option<String>,
     #[serde(rename = "Tags", default)]
-    tags: Members<XmlTag>,
+    pub(super) tags: Members<XmlTag>,
 }
 
 #[derive(Deserialize)]
@@ -345,9 +345,8 @@ impl StepKind for IamRoleKind {
         let Some(role) = get_role(&self.0, &spec.name).await? else {
             return Ok(nothing_left(record, context, format!("GetRole {}: NoSuchEntity", spec.name)));
         };
-        let recorded = record.outputs.as_ref().is_some_and(|outputs| outputs.arn == role.arn);
-        if let Ownership::Foreign(owner) = ownership(&xml_tags(role.tags), context, recorded) {
-            return Ok(not_ours(&format!("role {}", spec.name), &owner));
+        if let Ownership::Foreign(owner) = proven(&xml_tags(role.tags), context) {
+            return Ok(not_ours(record, context, &format!("role {}", spec.name), &owner));
         }
         self.strip(&spec.name, context).await?;
         self.untell(context, "DeleteRole", "DeleteRole", vec![parameter("RoleName", &spec.name)]).await?;

@@ -1,11 +1,11 @@
 //! `aws.internet_gateway`: an internet gateway, attached to its VPC.
 
+use super::blockers;
 use super::clients::AwsClients;
 use super::ec2::{
     Filters, Found, Resource, SHORT, by_id, find, finished, required, restore_tags, sdk_filters, tag_specification,
 };
 use super::failure::{AwsFailure, change, look};
-use super::leftovers;
 use super::ownership::{
     self, Differences, Start, Tags, absent, compare_tags, creation_tags, going, lasting_tags, not_ours, noted,
     nothing_left, start, touches,
@@ -178,7 +178,7 @@ impl StepKind for InternetGatewayKind {
         };
         let id = found.it.id();
         if let Ownership::Foreign(owner) = &found.ownership {
-            return Ok(not_ours(id, owner));
+            return Ok(not_ours(record, context, id, owner));
         }
         if let Some(vpc) = attached_to(&found.it) {
             let permit = context.begin("DetachInternetGateway")?;
@@ -188,7 +188,7 @@ impl StepKind for InternetGatewayKind {
                 Err(failure) if failure.is(&["Gateway.NotAttached"]) || failure.is_not_found() => {}
                 Err(failure) if failure.is(&["DependencyViolation"]) => {
                     let what = format!("the attachment of {id} to {vpc}");
-                    return leftovers::obstacles(&self.0, super::ec2::filter("vpc-id", vpc), &what).await;
+                    return blockers::obstacles(&self.0, context, super::ec2::filter("vpc-id", vpc), &what).await;
                 }
                 Err(failure) => return Err(failure.into()),
             }

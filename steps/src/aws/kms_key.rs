@@ -328,7 +328,7 @@ impl StepKind for KmsKeyKind {
         }
         if live.is_empty() && waiting.is_empty() {
             return Ok(match foreign {
-                Some((key, owner)) => not_ours(&key.key_id, &owner),
+                Some((key, owner)) => not_ours(record, context, &key.key_id, &owner),
                 None => nothing_left(record, context, "DescribeKey by alias and id, GetResources by tag: no key"),
             });
         }

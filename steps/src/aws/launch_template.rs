@@ -322,7 +322,7 @@ impl StepKind for LaunchTemplateKind {
         };
         let id = found.it.id();
         if let Ownership::Foreign(owner) = &found.ownership {
-            return Ok(not_ours(id, owner));
+            return Ok(not_ours(record, context, id, owner));
         }
         let permit = context.begin("DeleteLaunchTemplate")?;
         let sending = self.0.ec2.delete_launch_template().launch_template_id(id).send();

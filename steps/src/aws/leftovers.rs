@@ -1,4 +1,4 @@
-//! What controllers leave in our VPC, and who stands in the way of a deletion.
+//! What controllers leave in our VPC. Who else stands in the way of a deletion is `blockers`.
 //!
 //! Deleted here are only: available interfaces of the VPC CNI, and security groups that EKS or a load balancer
 //! controller made, both in a VPC that carries our environment's tag. Everything else is named and left alone.
@@ -6,23 +6,23 @@
 use super::clients::AwsClients;
 use super::ec2::{Resource, by_id, filter, sdk_filters, tag_map};
 use super::failure::{change, look};
-use super::ownership::{Tags, UID, going};
-use super::signed::{Members, Service};
+use super::ownership::{Tags, UID};
 use aws_sdk_ec2::types::{IpPermission, NetworkInterface, NetworkInterfaceStatus, SecurityGroup, Vpc};
 use platflow_engine::context::Context;
 use platflow_engine::failure::StepError;
-use platflow_engine::step::UndoProgress;
-use serde::Deserialize;
 
 /// The tag that the VPC CNI puts on the interfaces it makes.
 const CNI_TAG: &str = "node.k8s.amazonaws.com/instance_id";
 
-async fn interfaces(aws: &AwsClients, selection: (String, Vec<String>)) -> Result<Vec<NetworkInterface>, StepError> {
+pub(super) async fn interfaces(
+    aws: &AwsClients,
+    selection: (String, Vec<String>),
+) -> Result<Vec<NetworkInterface>, StepError> {
     let sending = aws.ec2.describe_network_interfaces().set_filters(sdk_filters(vec![selection])).send();
     Ok(look("DescribeNetworkInterfaces", sending).await?.network_interfaces.unwrap_or_default())
 }
 
-fn left_by_cni(interface: &NetworkInterface) -> bool {
+pub(super) fn left_by_cni(interface: &NetworkInterface) -> bool {
     interface.status() == Some(&NetworkInterfaceStatus::Available)
         && (interface.tag_set().iter().any(|tag| tag.key() == Some(CNI_TAG))
             || interface.description().is_some_and(|text| text.starts_with("aws-K8S-")))
@@ -73,7 +73,7 @@ pub(super) async fn sweep_vpc(aws: &AwsClients, context: &Context, vpc: &str) ->
     Ok(())
 }
 
-fn made_by_controller(group: &SecurityGroup) -> bool {
+pub(super) fn made_by_controller(group: &SecurityGroup) -> bool {
     let name = group.group_name().unwrap_or_default();
     let tags: Tags = tag_map(group.tags());
     let named = ["eks-cluster-sg-", "k8s-elb-", "k8s-traffic-", "eks-remoteAccess-"]
@@ -142,84 +142,4 @@ pub(super) async fn revoke_references(
         change("RevokeSecurityGroupEgress", &permit, request.set_ip_permissions(Some(outward)).send()).await?;
     }
     Ok(())
-}
-
-/// AWS takes these away by itself once their owner is deleted: EKS control plane, NAT gateways, load balancers.
-fn drains_by_itself(interface: &NetworkInterface) -> bool {
-    let text = interface.description().unwrap_or_default();
-    text.starts_with("Amazon EKS ") || text.starts_with("Interface for NAT Gateway") || left_by_cni(interface)
-}
-
-fn describe(interface: &NetworkInterface) -> String {
-    let part = |value: Option<&str>| value.filter(|text| !text.is_empty()).unwrap_or("none").to_owned();
-    let instance = interface.attachment().and_then(|attachment| attachment.instance_id());
-    let mut text = format!(
-        "{} ({}, requester {}, instance {})",
-        part(interface.network_interface_id()),
-        part(interface.description()),
-        part(interface.requester_id()),
-        part(instance)
-    );
-    if let Some(step) = interface.tag_set().iter().find(|tag| tag.key() == Some(super::ownership::STEP)) {
-        text.push_str(&format!(" of step {}", step.value().unwrap_or_default()));
-    }
-    text
-}
-
-#[derive(Deserialize)]
-struct Balancers {
-    #[serde(rename = "DescribeLoadBalancersResult")]
-    result: BalancersResult,
-}
-
-#[derive(Deserialize)]
-struct BalancersResult {
-    #[serde(rename = "LoadBalancers", default)]
-    balancers: Members<Balancer>,
-}
-
-#[derive(Deserialize)]
-struct Balancer {
-    #[serde(rename = "LoadBalancerName")]
-    name: String,
-    #[serde(rename = "VpcId", default)]
-    vpc: String,
-}
-
-fn of_balancer(interface: &NetworkInterface) -> bool {
-    interface.description().is_some_and(|text| text.starts_with("ELB "))
-}
-
-/// Interfaces of load balancers go some minutes after their load balancer: they are in the way for good only while one
-/// still exists in the VPC.
-async fn balancers_left(aws: &AwsClients, interfaces: &[NetworkInterface]) -> Result<Vec<String>, StepError> {
-    let Some(vpc) = interfaces.iter().find(|one| of_balancer(one)).and_then(|one| one.vpc_id()) else {
-        return Ok(Vec::new());
-    };
-    let answer: Balancers = aws.signed.ask(Service::Elb, "DescribeLoadBalancers", &[]).await?;
-    let here = answer.result.balancers.member.into_iter().filter(|balancer| balancer.vpc == vpc);
-    Ok(here.map(|balancer| format!("load balancer {}", balancer.name)).collect())
-}
-
-/// How an undo goes on after a `DependencyViolation`: waits for what drains by itself, or names who is in the way.
-pub(super) async fn obstacles(
-    aws: &AwsClients,
-    selection: (String, Vec<String>),
-    what: &str,
-) -> Result<UndoProgress, StepError> {
-    let in_the_way = interfaces(aws, selection).await?;
-    let by_itself = |interface: &NetworkInterface| drains_by_itself(interface) || of_balancer(interface);
-    let mut stuck: Vec<String> = in_the_way.iter().filter(|one| !by_itself(one)).map(describe).collect();
-    stuck.extend(balancers_left(aws, &in_the_way).await?);
-    if in_the_way.is_empty() {
-        return Ok(going(format!("{what} is still in use by something that shows no interface"), 10, 15));
-    }
-    if stuck.is_empty() {
-        let draining: Vec<String> = in_the_way.iter().map(describe).collect();
-        return Ok(going(format!("{what} waits for interfaces to drain: {}", draining.join("; ")), 10, 25));
-    }
-    Ok(UndoProgress::Blocked {
-        owner: format!("{what} is in use by {}", stuck.join("; ")),
-        remedy: "delete what these interfaces belong to (instances, load balancers, endpoints), then resume".to_owned(),
-    })
 }

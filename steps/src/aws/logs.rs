@@ -103,7 +103,7 @@ async fn delete<O>(
         return Ok(nothing_left(record, context, format!("DescribeLogGroups shows no {name}")));
     };
     if let Ownership::Foreign(owner) = ownership(&group.tags, context, record.outputs.is_some()) {
-        return Ok(not_ours(&format!("log group {name}"), &owner));
+        return Ok(not_ours(record, context, &format!("log group {name}"), &owner));
     }
     context.note(DELETED_AT, context.now().as_second().into()).await?;
     let permit = context.begin("DeleteLogGroup")?;

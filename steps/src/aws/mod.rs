@@ -5,6 +5,7 @@
 
 pub mod access_entry;
 pub mod addon;
+mod blockers;
 mod clients;
 mod documents;
 mod ec2;
@@ -27,6 +28,7 @@ pub mod route_table;
 pub mod security_group;
 mod signed;
 pub mod subnet;
+mod survey;
 mod token;
 pub mod vpc;
 
@@ -65,5 +67,6 @@ pub fn register(catalog: &mut Catalog, clients: &Arc<AwsClients>) -> Result<(), 
     contract::register(catalog, Honest(oidc_provider::OidcProviderKind(aws())))?;
     contract::register(catalog, Honest(access_entry::AccessEntryKind(aws())))?;
     contract::register(catalog, Honest(addon::AddonKind(aws())))?;
+    catalog.add_survey(Arc::new(survey::AccountSurvey(aws())));
     Ok(())
 }

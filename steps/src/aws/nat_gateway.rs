@@ -179,7 +179,7 @@ impl StepKind for NatGatewayKind {
         };
         let id = found.it.id();
         if let Ownership::Foreign(owner) = &found.ownership {
-            return Ok(not_ours(id, owner));
+            return Ok(not_ours(record, context, id, owner));
         }
         if found.it.state() != Some(&NatGatewayState::Deleting) {
             let permit = context.begin("DeleteNatGateway")?;

@@ -9,7 +9,7 @@ use super::eks_cluster::{eks_tags, update_call};
 use super::failure::{AwsFailure, change, look};
 use super::ownership::{
     Differences, Start, Tags, compare_tags, creation_tags, foreign, going, lasting_tags, not_ours, nothing_left,
-    owner_text, ownership, start, terminal, touches,
+    owner_text, ownership, proven, start, terminal, touches,
 };
 use super::signed::{Members, Service, parameter};
 use crate::contract::{Made, Record, Seen, StepKind};
@@ -422,8 +422,8 @@ impl StepKind for NodeGroupKind {
         let Some(group) = self.get(spec).await? else {
             return Ok(nothing_left(record, context, format!("DescribeNodegroup {}: not found", spec.name)));
         };
-        if let Ownership::Foreign(owner) = ownership(&eks_tags(group.tags()), context, recorded(record, &group)) {
-            return Ok(not_ours(&what, &owner));
+        if let Ownership::Foreign(owner) = proven(&eks_tags(group.tags()), context) {
+            return Ok(not_ours(record, context, &what, &owner));
         }
         if group.status() == Some(&NodegroupStatus::Deleting) {
             return Ok(going(format!("{what} is being deleted"), 10, 30));

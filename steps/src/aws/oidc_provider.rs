@@ -8,7 +8,7 @@ use super::ec2::{SHORT, finished};
 use super::iam_role::{tag_parameters, xml_tags};
 use super::ownership::{
     Differences, Start, Tags, compare_tags, creation_tags, going, lasting_tags, not_ours, nothing_left, ownership,
-    start, touches,
+    proven, start, touches,
 };
 use super::signed::{Members, Parameters, Service, XmlTag, parameter};
 use crate::contract::{Made, Record, Seen, StepKind};
@@ -69,10 +69,29 @@ fn host_path(issuer: &str) -> &str {
     issuer.strip_prefix("https://").unwrap_or(issuer)
 }
 
+/// The ARN of the provider of an issuer.
+pub(super) fn arn(aws: &AwsClients, issuer: &str) -> String {
+    let identity = &aws.identity;
+    format!("arn:{}:iam::{}:oidc-provider/{}", identity.partition, identity.account, host_path(issuer))
+}
+
+/// The tags of a provider, if it exists.
+pub(super) async fn tags(aws: &AwsClients, arn: &str) -> Result<Option<Tags>, StepError> {
+    Ok(get(aws, arn).await?.map(|provider| xml_tags(provider.tags)))
+}
+
+async fn get(aws: &AwsClients, arn: &str) -> Result<Option<Provider>, StepError> {
+    let parameters = [parameter("OpenIDConnectProviderArn", arn)];
+    match aws.signed.ask::<GetProvider>(Service::Iam, "GetOpenIDConnectProvider", &parameters).await {
+        Ok(answer) => Ok(Some(answer.result)),
+        Err(failure) if failure.is_not_found() => Ok(None),
+        Err(failure) => Err(failure.into()),
+    }
+}
+
 impl OidcProviderKind {
     fn arn(&self, spec: &OidcProviderSpec) -> String {
-        let identity = &self.0.identity;
-        format!("arn:{}:iam::{}:oidc-provider/{}", identity.partition, identity.account, host_path(&spec.issuer))
+        arn(&self.0, &spec.issuer)
     }
 
     fn outputs(&self, spec: &OidcProviderSpec) -> OidcProviderOutputs {
@@ -84,12 +103,7 @@ impl OidcProviderKind {
     }
 
     async fn get(&self, arn: &str) -> Result<Option<Provider>, StepError> {
-        let parameters = [parameter("OpenIDConnectProviderArn", arn)];
-        match self.0.signed.ask::<GetProvider>(Service::Iam, "GetOpenIDConnectProvider", &parameters).await {
-            Ok(answer) => Ok(Some(answer.result)),
-            Err(failure) if failure.is_not_found() => Ok(None),
-            Err(failure) => Err(failure.into()),
-        }
+        get(&self.0, arn).await
     }
 
     async fn tell(&self, context: &Context, call: &str, action: &str, parameters: Parameters) -> Result<(), StepError> {
@@ -182,9 +196,8 @@ impl StepKind for OidcProviderKind {
         let Some(provider) = self.get(&arn).await? else {
             return Ok(nothing_left(record, context, format!("GetOpenIDConnectProvider {arn}: NoSuchEntity")));
         };
-        let recorded = record.outputs.as_ref().is_some_and(|outputs| outputs.issuer == spec.issuer);
-        if let Ownership::Foreign(owner) = ownership(&xml_tags(provider.tags), context, recorded) {
-            return Ok(not_ours(&arn, &owner));
+        if let Ownership::Foreign(owner) = proven(&xml_tags(provider.tags), context) {
+            return Ok(not_ours(record, context, &arn, &owner));
         }
         let permit = context.begin("DeleteOpenIDConnectProvider")?;
         let parameters = [parameter("OpenIDConnectProviderArn", &arn)];

@@ -56,6 +56,12 @@ pub(super) fn ownership(tags: &Tags, context: &Context, recorded: bool) -> Owner
     }
 }
 
+/// Whose a resource is that may be deleted: a name that is on record proves nothing, as anybody may have made another
+/// thing of that name since. Only our tags do.
+pub(super) fn proven(tags: &Tags, context: &Context) -> Ownership {
+    ownership(tags, context, false)
+}
+
 /// The owner that tags name, in words.
 pub(super) fn owner_text(tags: &Tags) -> String {
     let Some(uid) = tags.get(UID) else {
@@ -199,9 +205,25 @@ pub(super) fn nothing_left<O>(record: &Record<O>, context: &Context, evidence: i
     }
 }
 
-/// How an undo ends whose resource belongs to somebody else: nothing of this step is there.
-pub(super) fn not_ours(what: &str, owner: &str) -> UndoProgress {
-    UndoProgress::Gone { evidence: format!("{what} belongs to {owner}; nothing of this step exists") }
+/// How an undo ends whose resource belongs to somebody else. If the step never made one, nothing of it is there; if it
+/// did, a human decides: nothing is deleted without proof that it is ours.
+pub(super) fn not_ours<O>(record: &Record<O>, context: &Context, what: &str, owner: &str) -> UndoProgress {
+    if record.outputs.is_none() && record.notes.is_empty() {
+        return UndoProgress::Gone { evidence: format!("{what} belongs to {owner}; nothing of this step exists") };
+    }
+    let step = &context.step;
+    UndoProgress::Blocked {
+        owner: format!("{what} is on record as made by {step}, but belongs to {owner}"),
+        remedy: ways_out(context, "give it back its tags, or remove it yourself"),
+    }
+}
+
+/// What the operator can do about something that platflow does not delete.
+pub(super) fn ways_out(context: &Context, first: &str) -> String {
+    let Context { step, run, environment, .. } = context;
+    format!(
+        "{first}, then: platflow resume {run}\nor leave {step} in place: platflow rollback {run} --keep {step} --confirm {environment}\nor strike it off the record: platflow forget {environment} --step {step} --confirm {environment}"
+    )
 }
 
 /// A deletion that was accepted and must still be proven.

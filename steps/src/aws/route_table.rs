@@ -324,7 +324,7 @@ impl StepKind for RouteTableKind {
         };
         let id = found.it.id();
         if let Ownership::Foreign(owner) = &found.ownership {
-            return Ok(not_ours(id, owner));
+            return Ok(not_ours(record, context, id, owner));
         }
         for association in found_subnets(&found.it).values() {
             self.disassociate(association, context).await?;

@@ -1,5 +1,6 @@
 //! `aws.security_group`: a security group with exactly the rules listed, no others.
 
+use super::blockers;
 use super::clients::AwsClients;
 use super::ec2::{
     Filters, Found, Resource, SHORT, by_id, filter, find, finished, required, restore_tags, sdk_filters, tag_map,
@@ -373,7 +374,7 @@ impl StepKind for SecurityGroupKind {
         };
         let id = group.it.id();
         if let Ownership::Foreign(owner) = &group.ownership {
-            return Ok(not_ours(id, owner));
+            return Ok(not_ours(record, context, id, owner));
         }
         let neighbours = SecurityGroup::describe(&self.0, vec![filter("vpc-id", &spec.vpc_id)]).await?;
         for other in neighbours.iter().filter(|other| other.id() != id) {
@@ -385,7 +386,8 @@ impl StepKind for SecurityGroupKind {
             Ok(_) => {}
             Err(failure) if failure.is_not_found() => {}
             Err(failure) if failure.is(&["DependencyViolation"]) => {
-                return leftovers::obstacles(&self.0, filter("group-id", id), &format!("security group {id}")).await;
+                return blockers::obstacles(&self.0, context, filter("group-id", id), &format!("security group {id}"))
+                    .await;
             }
             Err(failure) => return Err(failure.into()),
         }

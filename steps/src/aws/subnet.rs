@@ -1,5 +1,6 @@
 //! `aws.subnet`: one subnet in one zone, tagged so that load balancer controllers find it.
 
+use super::blockers;
 use super::clients::AwsClients;
 use super::ec2::{
     Filters, Found, Resource, SHORT, by_id, filter, find, finished, required, restore_tags, sdk_filters, soon, tag_map,
@@ -221,7 +222,7 @@ impl StepKind for SubnetKind {
         };
         let id = found.it.id();
         if let Ownership::Foreign(owner) = &found.ownership {
-            return Ok(not_ours(id, owner));
+            return Ok(not_ours(record, context, id, owner));
         }
         leftovers::sweep_interfaces(&self.0, context, &spec.vpc_id, filter("subnet-id", id)).await?;
         let permit = context.begin("DeleteSubnet")?;
@@ -229,7 +230,7 @@ impl StepKind for SubnetKind {
             Ok(_) => {}
             Err(failure) if failure.is_not_found() => {}
             Err(failure) if failure.is(&["DependencyViolation"]) => {
-                return leftovers::obstacles(&self.0, filter("subnet-id", id), &format!("subnet {id}")).await;
+                return blockers::obstacles(&self.0, context, filter("subnet-id", id), &format!("subnet {id}")).await;
             }
             Err(failure) => return Err(failure.into()),
         }

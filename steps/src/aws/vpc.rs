@@ -3,6 +3,7 @@
 //! Undoing it also takes away what controllers of our cluster left inside (see `leftovers`); it never touches what
 //! somebody else put there.
 
+use super::blockers;
 use super::clients::AwsClients;
 use super::ec2::{
     Filters, Found, Resource, SHORT, filter, find, finished, required, restore_tags, sdk_filters, soon,
@@ -239,7 +240,7 @@ impl StepKind for VpcKind {
         };
         let id = found.it.id();
         if let Ownership::Foreign(owner) = &found.ownership {
-            return Ok(not_ours(id, owner));
+            return Ok(not_ours(record, context, id, owner));
         }
         leftovers::sweep_vpc(&self.0, context, id).await?;
         let permit = context.begin("DeleteVpc")?;
@@ -247,7 +248,7 @@ impl StepKind for VpcKind {
             Ok(_) => {}
             Err(failure) if failure.is_not_found() => {}
             Err(failure) if failure.is(&["DependencyViolation"]) => {
-                return leftovers::obstacles(&self.0, filter("vpc-id", id), &format!("VPC {id}")).await;
+                return blockers::obstacles(&self.0, context, filter("vpc-id", id), &format!("VPC {id}")).await;
             }
             Err(failure) => return Err(failure.into()),
         }

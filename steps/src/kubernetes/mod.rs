@@ -19,6 +19,7 @@ pub(crate) mod rollout;
 mod rollout_tests;
 mod single;
 pub(crate) mod sources;
+mod survey;
 
 pub use api::ObjectKey;
 pub use bundle::ObjectOutput;
@@ -44,6 +45,7 @@ pub fn register(catalog: &mut Catalog, clients: &Arc<Clients>) -> Result<(), Inv
     contract::register(catalog, Honest(SingleKind::<namespaced::ResourceQuota>::new(shared())))?;
     contract::register(catalog, Honest(SingleKind::<namespaced::LimitRange>::new(shared())))?;
     contract::register(catalog, Honest(SingleKind::<namespaced::NetworkPolicy>::new(shared())))?;
+    catalog.add_survey(Arc::new(survey::ClusterSurvey(shared())));
     contract::register(catalog, Honest(apply::ApplyKind { clients: shared(), sources: Arc::default() }))?;
     Ok(())
 }

@@ -22,6 +22,7 @@ impl Cycle<'_> {
                 self.acknowledgements.push(acknowledge);
                 Ok(())
             }
+            Report::Surveyed(findings) => self.surveyed(findings),
             Report::Done { index, outcome } => {
                 self.running.remove(&index);
                 self.outcome(index, outcome)
