@@ -270,7 +270,7 @@ impl Decider {
                 self.set(at, Class::Busy);
                 continue;
             }
-            let Some(with) = self.along.get(at as usize).copied().flatten() else {
+            let Some(with) = self.goes_with(at) else {
                 self.queue(run, at);
                 continue;
             };
@@ -281,6 +281,12 @@ impl Decider {
                 open.extend(self.decrement(&early));
             }
         }
+    }
+
+    /// What must be undone for a step to go along: the end of the chain, as what it goes with may itself go with another.
+    fn goes_with(&self, index: StepIndex) -> Option<StepIndex> {
+        let along = |index: StepIndex| self.along.get(index as usize).copied().flatten();
+        std::iter::successors(along(index), |at| along(*at)).take(self.along.len()).last()
     }
 
     /// What a step that goes along with another stands in the way of: what must be undone before that other one is cannot
@@ -343,7 +349,7 @@ impl Decider {
             return;
         }
         let already = self.released.get_mut(index as usize).is_some_and(|flag| std::mem::replace(flag, true));
-        let releases = match self.along.get(index as usize).copied().flatten() {
+        let releases = match self.goes_with(index) {
             Some(with) if already => Self::released_early(run, index, with).1,
             _ if already => Vec::new(),
             _ => run.graph.undo_releases(index).to_vec(),
@@ -403,6 +409,10 @@ impl Decider {
             return vec![Action::Park(reason)];
         }
         let mut actions = std::mem::take(&mut self.instant);
+        let idle = actions.is_empty() && self.ready.is_empty() && self.busy == 0 && under_way == 0;
+        if self.backward && idle && self.stuck.is_empty() {
+            self.untie(run);
+        }
         if self.turns_back(run) {
             if under_way == 0 && !self.turning {
                 self.turning = true;
@@ -434,6 +444,19 @@ impl Decider {
             }
         }
         actions
+    }
+
+    /// Steps that are to go along with others can hold each other up in a circle, though none of their dependencies do.
+    /// Then one whose own way is free is undone by itself: going along only ever saves work.
+    fn untie(&mut self, run: &Run) {
+        let tied = |index: &StepIndex| {
+            self.class(*index) == Class::Idle
+                && self.left.get(*index as usize) == Some(&0)
+                && self.goes_with(*index).is_some()
+        };
+        if let Some(index) = run.graph.indices().find(tied) {
+            self.queue(run, index);
+        }
     }
 
     fn stuck_reason(&self, run: &Run) -> ParkReason {

@@ -69,6 +69,21 @@ fn turn(state: &mut RunState, direction: &Direction) -> bool {
     true
 }
 
+fn at_rest(state: &RunState) -> bool {
+    state.ending.is_some() || state.parked.is_some()
+}
+
+fn may_end(state: &RunState, ending: Ending) -> bool {
+    match ending {
+        Ending::Done => !state.is_backward(),
+        // Journals from before there were certificates have none; one that shows residue forbids the ending.
+        Ending::RolledBack => {
+            state.is_backward() && state.certificate.as_ref().is_none_or(ResidueCertificate::is_clean)
+        }
+        Ending::Abandoned => true,
+    }
+}
+
 /// Applies a run-level event. Step events are legal only while the run is neither parked nor ended.
 ///
 /// # Errors
@@ -76,7 +91,10 @@ fn turn(state: &mut RunState, direction: &Direction) -> bool {
 pub fn run(state: &mut RunState, event: &Event) -> Result<(), IllegalEvent> {
     let refused = |state: &RunState| Err(illegal(event, "the run", state.status().as_str()));
     match event {
-        Event::RunStarted { .. } => return refused(state),
+        Event::ResidueSurveyed { certificate } if state.is_backward() && !at_rest(state) => {
+            state.certificate = Some(certificate.clone());
+        }
+        Event::RunStarted { .. } | Event::ResidueSurveyed { .. } => return refused(state),
         Event::StepRecorded { .. } => {
             if state.is_backward() || state.ending.is_some() {
                 return refused(state);
@@ -110,22 +128,8 @@ pub fn run(state: &mut RunState, event: &Event) -> Result<(), IllegalEvent> {
             state.ended_at = None;
             state.certificate = None;
         }
-        Event::ResidueSurveyed { certificate } => {
-            if !state.is_backward() || state.ending.is_some() || state.parked.is_some() {
-                return refused(state);
-            }
-            state.certificate = Some(certificate.clone());
-        }
         Event::RunFinished { ending, at } => {
-            let right_way = match ending {
-                Ending::Done => !state.is_backward(),
-                // Journals from before there were certificates have none; one that shows residue forbids the ending.
-                Ending::RolledBack => {
-                    state.is_backward() && state.certificate.as_ref().is_none_or(ResidueCertificate::is_clean)
-                }
-                Ending::Abandoned => true,
-            };
-            if state.ending.is_some() || !right_way {
+            if state.ending.is_some() || !may_end(state, *ending) {
                 return refused(state);
             }
             state.parked = None;
@@ -133,11 +137,8 @@ pub fn run(state: &mut RunState, event: &Event) -> Result<(), IllegalEvent> {
             state.ended_at = Some(*at);
         }
         // Forgetting is done to a run that nobody drives: it may stand parked.
-        Event::StepForgotten { .. } => {
-            if state.ending.is_some() {
-                return refused(state);
-            }
-        }
+        Event::StepForgotten { .. } if state.ending.is_some() => return refused(state),
+        Event::StepForgotten { .. } => {}
         Event::StepIntended { .. }
         | Event::StepNoted { .. }
         | Event::StepFound { .. }
@@ -151,7 +152,7 @@ pub fn run(state: &mut RunState, event: &Event) -> Result<(), IllegalEvent> {
         | Event::UndoFailed { .. }
         | Event::StepUndone { .. }
         | Event::StepKept { .. } => {
-            if state.ending.is_some() || state.parked.is_some() {
+            if at_rest(state) {
                 return refused(state);
             }
         }

@@ -136,3 +136,46 @@ fn what_is_no_graph_is_refused() {
     }
     assert!(matches!(Graph::new(&unknown), Err(GraphError::Unknown { missing, .. }) if missing == name("nothing")));
 }
+
+/// A step, what it needs, what it goes along with, and what it must be undone after.
+type Tied = (&'static str, &'static [&'static str], Option<&'static str>, &'static [&'static str]);
+
+fn tied(steps: &[Tied]) -> Plan {
+    let names = |names: &[&str]| names.iter().map(|text| name(text)).collect::<Vec<_>>();
+    let steps = steps.iter().map(|(own, needs, with, after)| {
+        let mut made = step(own, Habit::Plain, json!({}), &names(needs)).unwrap();
+        made.undo = with.map_or(UndoPlan::Own, |with| UndoPlan::With { step: name(with) });
+        made.undo_after = names(after);
+        made
+    });
+    generate::plan(steps.collect()).unwrap()
+}
+
+/// Proves that steps which go along with others are all gone in the end, in order, also where one goes along with another
+/// that itself goes along, and where their hosts would wait for each other in a circle.
+#[test]
+fn going_along_never_holds_a_rollback_up() {
+    let chain = tied(&[
+        ("ground", &[], None, &["leaf"]),
+        ("branch", &["ground"], Some("ground"), &[]),
+        ("leaf", &["branch"], Some("branch"), &[]),
+    ]);
+    let circle = tied(&[
+        ("a", &[], None, &[]),
+        ("b", &[], None, &[]),
+        ("c", &[], None, &[]),
+        ("with-a", &["a", "b"], Some("a"), &[]),
+        ("with-c", &["c", "with-a"], Some("c"), &[]),
+        ("with-b", &["b", "c"], Some("b"), &[]),
+    ]);
+    for plan in [chain, circle] {
+        block_on(async {
+            let trial = trial();
+            trial.run(&id(), &plan, OnFailure::Park).await.unwrap();
+            let end = trial.resume(&id(), Some(backward())).await.unwrap();
+            assert_eq!(end, End::Outcome(DriveOutcome::Finished(Ending::RolledBack)));
+            assert_eq!(trial.world.populated(), Vec::<StepName>::new());
+            assert_eq!(trial.world.violations(), Vec::<String>::new());
+        });
+    }
+}

@@ -223,9 +223,11 @@ impl World {
         }
     }
 
-    /// Somebody else takes the objects of a step over.
+    /// Somebody else takes the objects of a step over, but for those that are on their way out already.
     pub fn usurp(&self, step: &StepName, owner: &str) {
-        for object in self.inner().objects.values_mut().filter(|object| object.step == *step) {
+        let mut inner = self.inner();
+        let standing = |object: &&mut Object| object.step == *step && object.gone_at.is_none();
+        for object in inner.objects.values_mut().filter(standing) {
             owner.clone_into(&mut object.owner);
         }
     }

@@ -133,7 +133,8 @@ impl Cycle<'_> {
             Err(error) => {
                 self.surveying.failures += 1;
                 let since = *self.surveying.failing_since.get_or_insert(now);
-                self.surveying.again_at = retry::next(&error, self.surveying.failures, since, now, None);
+                self.surveying.again_at =
+                    retry::next(&error, self.surveying.failures, since, now, None, &*self.engine.clock);
                 if self.surveying.again_at.is_none() {
                     let remedy = error.remedy.as_deref().map(|remedy| format!("; {remedy}")).unwrap_or_default();
                     let what = format!("everything on record is undone, but nothing proves it: {error}{remedy}");
