@@ -125,19 +125,12 @@ impl Trial {
         let mut before: BTreeMap<StepName, Vec<StepName>> = BTreeMap::new();
         let mut along: BTreeMap<StepName, Vec<StepName>> = BTreeMap::new();
         for step in &plan.steps {
-            before.entry(step.name.clone()).or_default().extend(step.undo_after.iter().cloned());
-            let with = match &step.undo {
-                UndoPlan::With { step: with } => Some(with),
-                UndoPlan::Own | UndoPlan::Impossible | UndoPlan::Keep => None,
-            };
-            let earlier = |need: &StepName| match (with.and_then(|with| graph.find(with)), graph.find(need)) {
-                (Some(with), Some(need)) => need == with || graph.undone_earlier(need, with),
-                _ => false,
-            };
-            for need in step.needs.iter().filter(|need| !earlier(need)) {
+            let after = step.undo_after.iter().filter(|other| !released_early(plan, &graph, other, &step.name));
+            before.entry(step.name.clone()).or_default().extend(after.cloned());
+            for need in step.needs.iter().filter(|need| !released_early(plan, &graph, &step.name, need)) {
                 before.entry(need.clone()).or_default().push(step.name.clone());
             }
-            if let Some(with) = with {
+            if let UndoPlan::With { step: with } = &step.undo {
                 along.entry(with.clone()).or_default().push(step.name.clone());
             }
         }
@@ -230,5 +223,26 @@ impl Trial {
     /// Unknown run, rows that do not add up.
     pub async fn load(&self, id: &RunId) -> Result<Run, TrialError> {
         Ok(Run::load(self.journal.load(id).await?).map_err(DriveError::from)?)
+    }
+}
+
+/// What a step goes along with, and what that goes along with.
+fn hosts(plan: &Plan, step: &StepName) -> Vec<StepName> {
+    let host = |name: &StepName| {
+        plan.steps.iter().find(|step| step.name == *name).and_then(|step| match &step.undo {
+            UndoPlan::With { step } => Some(step.clone()),
+            UndoPlan::Own | UndoPlan::Impossible | UndoPlan::Keep => None,
+        })
+    };
+    std::iter::successors(host(step), host).take(plan.steps.len()).collect()
+}
+
+/// True when `other` is undone while `step`, which comes before it in the order of undoing, still stands and goes along
+/// with it or with something later.
+fn released_early(plan: &Plan, graph: &Graph, step: &StepName, other: &StepName) -> bool {
+    let hosts = hosts(plan, step);
+    match (hosts.last().and_then(|root| graph.find(root)), graph.find(other)) {
+        (Some(root), Some(at)) => hosts.contains(other) || graph.undone_earlier(at, root),
+        _ => false,
     }
 }
