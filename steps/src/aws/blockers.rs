@@ -8,13 +8,12 @@ use super::ec2::{Resource, filter, sdk_filters, tag_map};
 use super::eks_cluster;
 use super::failure::look;
 use super::leftovers::{interfaces, left_by_cni, made_by_controller};
+use super::lists;
 use super::ownership::{STEP, Tags, UID, going, owner_text, ways_out};
-use super::signed::{Members, Service};
 use aws_sdk_ec2::types::{NatGateway, NetworkInterface, SecurityGroup, Subnet, VpcEndpoint};
 use platflow_engine::context::Context;
 use platflow_engine::failure::StepError;
 use platflow_engine::step::UndoProgress;
-use serde::Deserialize;
 
 const EKS: &str = "Amazon EKS ";
 const NAT: &str = "Interface for NAT Gateway ";
@@ -104,35 +103,16 @@ async fn describe(aws: &AwsClients, context: &Context, interface: &NetworkInterf
     ))
 }
 
-#[derive(Deserialize)]
-struct Balancers {
-    #[serde(rename = "DescribeLoadBalancersResult")]
-    result: BalancersResult,
-}
-
-#[derive(Deserialize)]
-struct BalancersResult {
-    #[serde(rename = "LoadBalancers", default)]
-    balancers: Members<Balancer>,
-}
-
-#[derive(Deserialize)]
-struct Balancer {
-    #[serde(rename = "LoadBalancerName")]
-    name: String,
-    #[serde(rename = "VpcId", default)]
-    vpc: String,
-}
-
 /// Interfaces of load balancers go some minutes after their load balancer: they are in the way for good only while one
 /// still exists in the VPC.
 async fn balancers_left(aws: &AwsClients, interfaces: &[NetworkInterface]) -> Result<Vec<String>, StepError> {
     let Some(vpc) = interfaces.iter().find(|one| of_balancer(one)).and_then(|one| one.vpc_id()) else {
         return Ok(Vec::new());
     };
-    let answer: Balancers = aws.signed.ask(Service::Elb, "DescribeLoadBalancers", &[]).await?;
-    let here = answer.result.balancers.member.into_iter().filter(|balancer| balancer.vpc == vpc);
-    Ok(here.map(|balancer| format!("load balancer {}", balancer.name)).collect())
+    let modern = lists::balancers(aws).await?.into_iter().map(|one| (one.name, one.vpc));
+    let classic = lists::classic_balancers(aws).await?.into_iter().map(|one| (one.name, one.vpc));
+    let here = modern.chain(classic).filter(|(_, of)| of == vpc);
+    Ok(here.map(|(name, _)| format!("load balancer {name}")).collect())
 }
 
 /// What else keeps a VPC: security groups, subnets and endpoints that its own steps did not take away.

@@ -63,11 +63,7 @@ pub(super) async fn find<T: Resource>(
     context: &Context,
     known: Option<&str>,
 ) -> Result<Option<Found<T>>, StepError> {
-    let ours = vec![
-        filter(&format!("tag:{UID}"), context.environment_uid.as_str()),
-        filter(&format!("tag:{STEP}"), context.step.as_str()),
-    ];
-    let mut found: Vec<T> = T::describe(aws, ours).await?.into_iter().filter(Resource::exists).collect();
+    let mut found = of_step::<T>(aws, context).await?;
     if found.len() > 1 {
         let ids: Vec<String> = found.iter().map(|one| one.id().to_owned()).collect();
         return Err(duplicates(T::WHAT, &ids));
@@ -83,6 +79,15 @@ pub(super) async fn find<T: Resource>(
         })),
         None => Ok(None),
     }
+}
+
+/// Every resource that carries this step's tags.
+pub(super) async fn of_step<T: Resource>(aws: &AwsClients, context: &Context) -> Result<Vec<T>, StepError> {
+    let ours = vec![
+        filter(&format!("tag:{UID}"), context.environment_uid.as_str()),
+        filter(&format!("tag:{STEP}"), context.step.as_str()),
+    ];
+    Ok(T::describe(aws, ours).await?.into_iter().filter(Resource::exists).collect())
 }
 
 /// The resource with this id, if it exists.

@@ -4,12 +4,13 @@
 //! entries, add-ons and nodes are steps of their own.
 
 use super::clients::AwsClients;
+use super::cluster_remains::{self, Former};
 use super::ec2::{SHORT, by_id, filter, finished, patient, required};
 use super::failure::{AwsFailure, change, look};
 use super::leftovers;
 use super::ownership::{
-    Differences, Start, Tags, compare_tags, creation_tags, going, lasting_tags, not_ours, nothing_left, ownership,
-    proven, start, terminal, touches,
+    Differences, Start, Tags, compare_tags, creation_tags, going, lasting_tags, not_ours, noted, nothing_left,
+    ownership, proven, start, terminal, touches,
 };
 use crate::contract::{Made, Record, Seen, StepKind};
 use async_trait::async_trait;
@@ -327,9 +328,26 @@ impl EksClusterKind {
     }
 
     /// EKS forgets its security group in about one of six deletions: look, and take it away.
+    /// What controllers and EKS made for the cluster that was here, as far as its end was seen by us; what is still there.
+    async fn sweep(
+        &self,
+        name: &str,
+        record: &Record<EksClusterOutputs>,
+        context: &Context,
+    ) -> Result<Vec<String>, StepError> {
+        let created_at = record.notes.get("created_at").and_then(serde_json::Value::as_i64);
+        let created_at = created_at.and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
+        match (created_at, noted(record, "vpc_id")) {
+            (Some(created_at), Some(vpc)) => {
+                cluster_remains::sweep(&self.0, context, &Former { name, created_at, vpc: &vpc }).await
+            }
+            _ => Ok(Vec::new()),
+        }
+    }
+
     async fn group_is_gone(&self, record: &Record<EksClusterOutputs>, context: &Context) -> Result<bool, StepError> {
         let id = record.outputs.as_ref().map(|outputs| outputs.cluster_security_group_id.clone());
-        let id = id.or_else(|| super::ownership::noted(record, "cluster_security_group_id"));
+        let id = id.or_else(|| noted(record, "cluster_security_group_id"));
         let Some(id) = id else { return Ok(true) };
         let Some(group) = by_id::<SecurityGroup>(&self.0, &id).await? else { return Ok(true) };
         // Interfaces that the network add-on left behind hold it, long before their subnets' turn comes.
@@ -454,6 +472,10 @@ impl StepKind for EksClusterKind {
     ) -> Result<UndoProgress, StepError> {
         let name = &spec.name;
         let Some(cluster) = get(&self.0, name).await? else {
+            let left = self.sweep(name, record, context).await?;
+            if !left.is_empty() {
+                return Ok(going(format!("what was made for cluster {name} is going: {}", left.join(", ")), 10, 25));
+            }
             if !self.group_is_gone(record, context).await? {
                 return Ok(going(format!("the security group of cluster {name} is still in use"), 10, 25));
             }
@@ -465,6 +487,12 @@ impl StepKind for EksClusterKind {
         }
         if let Some(group) = cluster.resources_vpc_config().and_then(|vpc| vpc.cluster_security_group_id()) {
             context.note("cluster_security_group_id", group.into()).await?;
+        }
+        if let Some(created_at) = cluster.created_at() {
+            context.note("created_at", created_at.secs().into()).await?;
+        }
+        if let Some(vpc) = cluster.resources_vpc_config().and_then(|vpc| vpc.vpc_id()) {
+            context.note("vpc_id", vpc.into()).await?;
         }
         if cluster.status() == Some(&ClusterStatus::Deleting) {
             return Ok(going(format!("cluster {name} is being deleted"), 10, 25));

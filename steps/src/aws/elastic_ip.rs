@@ -2,7 +2,8 @@
 
 use super::clients::AwsClients;
 use super::ec2::{
-    Filters, Found, Resource, SHORT, by_id, find, finished, required, restore_tags, sdk_filters, tag_specification,
+    Filters, Found, Resource, SHORT, by_id, find, finished, of_step, required, restore_tags, sdk_filters,
+    tag_specification,
 };
 use super::failure::{AwsFailure, change, look};
 use super::ownership::{
@@ -140,6 +141,17 @@ impl StepKind for ElasticIpKind {
         context: &Context,
     ) -> Result<UndoProgress, StepError> {
         let known = Self::known(record);
+        let ours = of_step::<Address>(&self.0, context).await?;
+        // An address that an attempt left behind carries the same tags, and is as much ours: all of them go.
+        if let Some(spare) = ours.iter().find(|one| known.as_deref() != Some(one.id())).filter(|_| ours.len() > 1) {
+            let id = spare.id();
+            let permit = context.begin(&format!("ReleaseAddress/{id}"))?;
+            let sending = self.0.ec2.release_address().allocation_id(id).send();
+            match change("ReleaseAddress", &permit, sending).await {
+                Err(failure) if !failure.is_not_found() => return Err(failure.into()),
+                _ => return Ok(going(format!("{id}, which an attempt left behind, is being released"), 2, 5)),
+            }
+        }
         let Some(found) = find::<Address>(&self.0, context, known.as_deref()).await? else {
             return Ok(nothing_left(record, context, "DescribeAddresses by tag and id shows no address of this step"));
         };

@@ -125,6 +125,14 @@ impl KmsKeyKind {
         Ok(tags.iter().map(|tag| (text(tag, "TagKey"), text(tag, "TagValue"))).collect())
     }
 
+    /// The aliases of a key.
+    async fn aliases(&self, id: &str) -> Result<Vec<String>, StepError> {
+        let answer = self.0.signed.ask_json(Service::Kms, "ListAliases", &json!({"KeyId": id})).await?;
+        let found = answer.get("Aliases").and_then(Value::as_array).cloned().unwrap_or_default();
+        let name = |alias: &Value| alias.get("AliasName").and_then(Value::as_str).map(str::to_owned);
+        Ok(found.iter().filter_map(name).collect())
+    }
+
     async fn rotates(&self, id: &str) -> Result<bool, StepError> {
         let answer = self.0.signed.ask_json(Service::Kms, "GetKeyRotationStatus", &json!({"KeyId": id})).await?;
         Ok(answer.get("KeyRotationEnabled").and_then(Value::as_bool).unwrap_or(false))
@@ -318,12 +326,18 @@ impl StepKind for KmsKeyKind {
         let mut evidence: Vec<String> =
             waiting.iter().map(|key| format!("{} waits for its deletion on {}", key.key_id, key.date())).collect();
         let ours = |id: &String| live.iter().chain(&waiting).any(|key| key.key_id == *id);
-        if alias.as_ref().is_some_and(ours) {
-            let permit = context.begin("DeleteAlias")?;
-            let body = json!({"AliasName": full_alias(spec)});
+        // A key that waits for its deletion keeps its aliases, and with them the names that the next key wants.
+        let own = full_alias(spec);
+        let mut aliases: Vec<String> = alias.iter().filter(|id| ours(id)).map(|_| own.clone()).collect();
+        for key in live.iter().chain(&waiting) {
+            aliases.extend(self.aliases(&key.key_id).await?.into_iter().filter(|name| *name != own));
+        }
+        for name in aliases {
+            let permit = context.begin(&format!("DeleteAlias/{name}"))?;
+            let body = json!({"AliasName": name});
             match self.0.signed.tell_json(Service::Kms, "DeleteAlias", &body, &permit).await {
                 Err(failure) if !failure.is_not_found() => return Err(failure.into()),
-                _ => evidence.push(format!("DeleteAlias {}", full_alias(spec))),
+                _ => evidence.push(format!("DeleteAlias {name}")),
             }
         }
         if live.is_empty() && waiting.is_empty() {

@@ -28,7 +28,7 @@ pub(super) fn left_by_cni(interface: &NetworkInterface) -> bool {
             || interface.description().is_some_and(|text| text.starts_with("aws-K8S-")))
 }
 
-async fn is_our_vpc(aws: &AwsClients, context: &Context, vpc: &str) -> Result<bool, StepError> {
+pub(super) async fn is_our_vpc(aws: &AwsClients, context: &Context, vpc: &str) -> Result<bool, StepError> {
     let found = by_id::<Vpc>(aws, vpc).await?;
     let uid = context.environment_uid.as_str();
     Ok(found.is_some_and(|vpc| tag_map(Resource::tags(&vpc)).get(UID).map(String::as_str) == Some(uid)))

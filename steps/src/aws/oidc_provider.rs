@@ -65,6 +65,24 @@ struct Provider {
     tags: Members<XmlTag>,
 }
 
+#[derive(Deserialize)]
+struct ListProviders {
+    #[serde(rename = "ListOpenIDConnectProvidersResult")]
+    result: Providers,
+}
+
+#[derive(Deserialize)]
+struct Providers {
+    #[serde(rename = "OpenIDConnectProviderList", default)]
+    providers: Members<Entry>,
+}
+
+#[derive(Deserialize)]
+struct Entry {
+    #[serde(rename = "Arn")]
+    arn: String,
+}
+
 fn host_path(issuer: &str) -> &str {
     issuer.strip_prefix("https://").unwrap_or(issuer)
 }
@@ -120,6 +138,24 @@ impl OidcProviderKind {
         }
         parameters.extend(tag_parameters(&tags));
         self.tell(context, "CreateOpenIDConnectProvider", "CreateOpenIDConnectProvider", parameters).await
+    }
+
+    /// Providers of earlier clusters of this step: their issuers are dead, nothing trusts them any more. Ours by both tags.
+    async fn delete_former(&self, current: &str, context: &Context) -> Result<(), StepError> {
+        let list: ListProviders = self.0.signed.ask(Service::Iam, "ListOpenIDConnectProviders", &[]).await?;
+        for Entry { arn } in list.result.providers.member {
+            // Whoever has many clusters has many providers: only those of EKS are asked for their tags.
+            if arn == current || !arn.contains("/oidc.eks.") {
+                continue;
+            }
+            let Some(tags) = tags(&self.0, &arn).await? else { continue };
+            if proven(&tags, context) == Ownership::Ours {
+                let call = format!("DeleteOpenIDConnectProvider/{arn}");
+                let named = vec![parameter("OpenIDConnectProviderArn", &arn)];
+                self.tell(context, &call, "DeleteOpenIDConnectProvider", named).await?;
+            }
+        }
+        Ok(())
     }
 
     async fn set_audiences(&self, spec: &OidcProviderSpec, arn: &str, context: &Context) -> Result<(), StepError> {
@@ -193,6 +229,7 @@ impl StepKind for OidcProviderKind {
         context: &Context,
     ) -> Result<UndoProgress, StepError> {
         let arn = self.arn(spec);
+        self.delete_former(&arn, context).await?;
         let Some(provider) = self.get(&arn).await? else {
             return Ok(nothing_left(record, context, format!("GetOpenIDConnectProvider {arn}: NoSuchEntity")));
         };

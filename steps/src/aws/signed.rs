@@ -25,8 +25,10 @@ pub enum Service {
     Iam,
     /// Security tokens.
     Sts,
-    /// Load balancers.
+    /// Application and network load balancers.
     Elb,
+    /// Classic load balancers: another version of the API under the same name.
+    ClassicElb,
     /// Auto Scaling groups.
     AutoScaling,
     /// Keys.
@@ -48,14 +50,24 @@ struct Profile {
 }
 
 impl Service {
-    const ALL: [Self; 8] =
-        [Self::Iam, Self::Sts, Self::Elb, Self::AutoScaling, Self::Kms, Self::Logs, Self::Quotas, Self::Tagging];
+    const ALL: [Self; 9] = [
+        Self::Iam,
+        Self::Sts,
+        Self::Elb,
+        Self::ClassicElb,
+        Self::AutoScaling,
+        Self::Kms,
+        Self::Logs,
+        Self::Quotas,
+        Self::Tagging,
+    ];
 
     fn profile(self) -> Profile {
         let (signing_name, service_id, version, target) = match self {
             Self::Iam => ("iam", "IAM", "2010-05-08", ""),
             Self::Sts => ("sts", "STS", "2011-06-15", ""),
             Self::Elb => ("elasticloadbalancing", "Elastic Load Balancing v2", "2015-12-01", ""),
+            Self::ClassicElb => ("elasticloadbalancing", "Elastic Load Balancing", "2012-06-01", ""),
             Self::AutoScaling => ("autoscaling", "Auto Scaling", "2011-01-01", ""),
             Self::Kms => ("kms", "KMS", "", "TrentService"),
             Self::Logs => ("logs", "CloudWatch Logs", "", "Logs_20140328"),

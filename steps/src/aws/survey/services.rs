@@ -2,19 +2,16 @@
 
 use super::super::eks_cluster;
 use super::super::iam_role::{self, xml_tags};
+use super::super::lists;
 use super::super::oidc_provider;
 use super::super::ownership::{Tags, UID};
-use super::super::signed::{Members, Service, XmlTag, parameter};
+use super::super::signed::Service;
 use super::{Search, Shown, text_of};
 use platflow_engine::failure::StepError;
 use platflow_engine::survey::Standing;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
-
-/// Pages of any list are at most so many: an answer that never ends is no answer.
-const PAGES: usize = 500;
 
 fn text<'a>(value: &'a Value, key: &str) -> &'a str {
     value.get(key).and_then(Value::as_str).unwrap_or_default()
@@ -24,91 +21,7 @@ fn list<'a>(value: &'a Value, key: &str) -> &'a [Value] {
     value.get(key).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
 }
 
-/// One page of a Query list: its members and where the next page begins.
-trait Page: DeserializeOwned + Send {
-    type Item;
-    fn split(self) -> (Vec<Self::Item>, Option<String>);
-}
-
-macro_rules! page {
-    ($answer:ident, $body:ident, $result:literal, $members:literal, $marker:literal, $item:ident) => {
-        #[derive(Deserialize)]
-        struct $answer {
-            #[serde(rename = $result)]
-            result: $body,
-        }
-        #[derive(Deserialize)]
-        struct $body {
-            #[serde(rename = $members, default)]
-            items: Members<$item>,
-            #[serde(rename = $marker, default)]
-            marker: Option<String>,
-        }
-        impl Page for $answer {
-            type Item = $item;
-            fn split(self) -> (Vec<$item>, Option<String>) {
-                (self.result.items.member, self.result.marker.filter(|marker| !marker.is_empty()))
-            }
-        }
-    };
-}
-
-#[derive(Deserialize)]
-struct Balancer {
-    #[serde(rename = "LoadBalancerArn")]
-    arn: String,
-    #[serde(rename = "LoadBalancerName", default)]
-    name: String,
-    #[serde(rename = "VpcId", default)]
-    vpc: String,
-}
-page!(Balancers, BalancersBody, "DescribeLoadBalancersResult", "LoadBalancers", "NextMarker", Balancer);
-
-#[derive(Deserialize)]
-struct TargetGroup {
-    #[serde(rename = "TargetGroupArn")]
-    arn: String,
-    #[serde(rename = "TargetGroupName", default)]
-    name: String,
-    #[serde(rename = "VpcId", default)]
-    vpc: String,
-}
-page!(TargetGroups, TargetGroupsBody, "DescribeTargetGroupsResult", "TargetGroups", "NextMarker", TargetGroup);
-
-#[derive(Deserialize)]
-struct ScalingGroup {
-    #[serde(rename = "AutoScalingGroupName")]
-    name: String,
-    #[serde(rename = "CreatedTime", default)]
-    created_at: Option<String>,
-    #[serde(rename = "Tags", default)]
-    tags: Members<XmlTag>,
-}
-page!(
-    ScalingGroups,
-    ScalingGroupsBody,
-    "DescribeAutoScalingGroupsResult",
-    "AutoScalingGroups",
-    "NextToken",
-    ScalingGroup
-);
-
 impl Search<'_> {
-    async fn pages<P: Page>(&self, service: Service, action: &str, marker: &str) -> Result<Vec<P::Item>, StepError> {
-        let (mut found, mut from) = (Vec::new(), None);
-        for _ in 0..PAGES {
-            let parameters: Vec<_> = from.iter().map(|from: &String| parameter(marker, from)).collect();
-            let answer: P = self.aws.signed.ask(service, action, &parameters).await?;
-            let (items, next) = answer.split();
-            found.extend(items);
-            from = next;
-            if from.is_none() {
-                return Ok(found);
-            }
-        }
-        Err(StepError::permanent(format!("{action} does not end")))
-    }
-
     async fn json_pages(
         &self,
         (service, action): (Service, &str),
@@ -117,7 +30,7 @@ impl Search<'_> {
         (sent, answered): (&str, &str),
     ) -> Result<Vec<Value>, StepError> {
         let (mut found, mut body) = (Vec::new(), body);
-        for _ in 0..PAGES {
+        for _ in 0..lists::PAGES {
             let answer = self.aws.signed.ask_json(service, action, &body).await?;
             found.extend(list(&answer, items).iter().cloned());
             let next = text(&answer, answered);
@@ -201,7 +114,7 @@ impl Search<'_> {
             return Ok(());
         }
         let within = vpcs.iter().cloned().collect::<Vec<_>>().join(", ");
-        let all = self.pages::<Balancers>(Service::Elb, "DescribeLoadBalancers", "Marker").await?;
+        let all = lists::balancers(self.aws).await?;
         let mut shown: Vec<Shown> = Vec::new();
         let show = |resource, id, name: &str, vpc: &str| Shown {
             resource,
@@ -214,7 +127,7 @@ impl Search<'_> {
         shown.extend(here.map(|one| show("elbv2:load-balancer", one.arn, &one.name, &one.vpc)));
         self.searched("elasticloadbalancing:DescribeLoadBalancers", format!("in {within}"), shown.len());
         let before = shown.len();
-        let all = self.pages::<TargetGroups>(Service::Elb, "DescribeTargetGroups", "Marker").await?;
+        let all = lists::target_groups(self.aws).await?;
         let here = all.into_iter().filter(|one| vpcs.contains(&one.vpc));
         shown.extend(here.map(|one| show("elbv2:target-group", one.arn, &one.name, &one.vpc)));
         self.searched("elasticloadbalancing:DescribeTargetGroups", format!("in {within}"), shown.len() - before);
@@ -229,7 +142,7 @@ impl Search<'_> {
         if clusters.is_empty() {
             return Ok(());
         }
-        let all = self.pages::<ScalingGroups>(Service::AutoScaling, "DescribeAutoScalingGroups", "NextToken").await?;
+        let all = lists::scaling_groups(self.aws).await?;
         let mut shown = Vec::new();
         for group in all {
             let tags = xml_tags(group.tags);
