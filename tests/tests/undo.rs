@@ -5,6 +5,7 @@ use platflow_tests::TestEnvironment;
 use platflow_tests::scale::scale;
 use platflow_tests::world::World;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 const FAST: &str = "150";
@@ -43,16 +44,14 @@ fn deployed() -> (TestEnvironment, String) {
 }
 
 fn certificate(place: &TestEnvironment, run: &str) -> Value {
-    place.run(&["status", run, "--output", "json"]).expect_code(0).json()["certificate"].clone()
+    place.run(&["status", run, "--output", "json"]).expect_code(0).json()["residue_certificate"].clone()
 }
 
 /// Proves that the run ended with a certificate of many searches on which nothing of ours is left.
 fn assert_certified(place: &TestEnvironment, run: &str, when: &str) {
     let certificate = certificate(place, run);
     assert!(certificate["searches"].as_array().is_some_and(|all| all.len() > 5), "{when}: {certificate}");
-    for one in certificate["remnants"].as_array().into_iter().flatten() {
-        assert_ne!(one["standing"], "left", "{when}: {one}");
-    }
+    assert_eq!(certificate["clean"], true, "{when}: {certificate}");
 }
 
 /// Proves that a rollback is shown before it is done and changes nothing until then, that going back to a step keeps that
@@ -74,7 +73,14 @@ fn a_rollback_is_shown_first_goes_to_a_step_and_is_certified() {
     let half = place.world();
     assert_eq!((half.count("eks:cluster"), half.count("ec2:vpc"), half.count("eks:nodegroup")), (1, 1, 0));
     place.run(&["resume", &run]).expect_code(0);
-    assert_eq!(before, place.world().shape(), "and forward again");
+    // All but Vault's storage, which is another one: what it held went with the rollback, as was agreed to.
+    let but_vault = |mut shape: BTreeMap<String, usize>| {
+        shape.retain(|resource, _| !resource.starts_with("vault:cluster"));
+        shape
+    };
+    let after = place.world();
+    assert_eq!(after.count("vault:cluster"), 1);
+    assert_eq!(but_vault(before), but_vault(after.shape()), "and forward again");
 
     place.run(&["rollback", &run, "--confirm", "aws-dev"]).expect_code(0);
     assert_eq!(left(&place.world()), Vec::<String>::new());

@@ -10,6 +10,7 @@ use super::failure::look;
 use super::leftovers::{interfaces, left_by_cni, made_by_controller};
 use super::lists;
 use super::ownership::{STEP, Tags, UID, going, owner_text, ways_out};
+use super::signed::Service;
 use aws_sdk_ec2::types::{NatGateway, NetworkInterface, SecurityGroup, Subnet, VpcEndpoint};
 use platflow_engine::context::Context;
 use platflow_engine::failure::StepError;
@@ -85,7 +86,8 @@ async fn owner_of(aws: &AwsClients, context: &Context, interface: &NetworkInterf
         return Ok("left by the VPC CNI".to_owned());
     }
     match interface.attachment().and_then(|attachment| attachment.instance_id()) {
-        Some(instance) => Ok(format!("of {}", machine(aws, context, instance).await?)),
+        Some(instance) if tags.is_empty() => Ok(format!("of {}", machine(aws, context, instance).await?)),
+        Some(instance) => Ok(format!("{}, attached to {}", owner_text(&tags), machine(aws, context, instance).await?)),
         None => Ok(format!("of nobody that we know: {}", owner_text(&tags))),
     }
 }
@@ -103,16 +105,44 @@ async fn describe(aws: &AwsClients, context: &Context, interface: &NetworkInterf
     ))
 }
 
+/// The load balancers in a VPC by what is to become of them.
+#[derive(Default)]
+struct Standing {
+    /// Those that controllers of a cluster made: they go with the cluster's own step, whose turn may come later.
+    of_clusters: Vec<String>,
+    /// All others.
+    of_others: Vec<String>,
+}
+
+fn of_cluster(tags: &Tags) -> bool {
+    tags.keys().any(|key| key.starts_with("kubernetes.io/cluster/") || key == "elbv2.k8s.aws/cluster")
+}
+
 /// Interfaces of load balancers go some minutes after their load balancer: they are in the way for good only while one
 /// still exists in the VPC.
-async fn balancers_left(aws: &AwsClients, interfaces: &[NetworkInterface]) -> Result<Vec<String>, StepError> {
+async fn balancers(aws: &AwsClients, interfaces: &[NetworkInterface]) -> Result<Standing, StepError> {
+    let mut standing = Standing::default();
     let Some(vpc) = interfaces.iter().find(|one| of_balancer(one)).and_then(|one| one.vpc_id()) else {
-        return Ok(Vec::new());
+        return Ok(standing);
     };
-    let modern = lists::balancers(aws).await?.into_iter().map(|one| (one.name, one.vpc));
-    let classic = lists::classic_balancers(aws).await?.into_iter().map(|one| (one.name, one.vpc));
-    let here = modern.chain(classic).filter(|(_, of)| of == vpc);
-    Ok(here.map(|(name, _)| format!("load balancer {name}")).collect())
+    let modern = lists::balancers(aws).await?.into_iter().map(|one| (one.arn, one.name, one.vpc));
+    let modern: Vec<_> = modern.collect();
+    let classic = lists::classic_balancers(aws).await?.into_iter().map(|one| (one.name.clone(), one.name, one.vpc));
+    let classic: Vec<_> = classic.collect();
+    for (service, all) in [(Service::Elb, modern), (Service::ClassicElb, classic)] {
+        let here: Vec<_> = all.into_iter().filter(|(_, _, of)| of == vpc).collect();
+        let ids: Vec<String> = here.iter().map(|(id, _, _)| id.clone()).collect();
+        let tags = lists::balancer_tags(aws, service, &ids).await?;
+        for (id, name, _) in here {
+            let tags = tags.get(&id).cloned().unwrap_or_default();
+            if of_cluster(&tags) {
+                standing.of_clusters.push(name);
+            } else {
+                standing.of_others.push(format!("load balancer {name}, {}", owner_text(&tags)));
+            }
+        }
+    }
+    Ok(standing)
 }
 
 /// What else keeps a VPC: security groups, subnets and endpoints that its own steps did not take away.
@@ -152,7 +182,8 @@ pub(super) async fn obstacles(
     for interface in in_the_way.iter().filter(|one| !by_itself(one)) {
         stuck.push(describe(aws, context, interface).await?);
     }
-    stuck.extend(balancers_left(aws, &in_the_way).await?);
+    let Standing { of_clusters, of_others } = balancers(aws, &in_the_way).await?;
+    stuck.extend(of_others);
     if let Some(vpc) = vpc.filter(|_| stuck.is_empty() && in_the_way.is_empty()) {
         stuck.extend(occupants(aws, context, &vpc).await?);
     }
@@ -164,6 +195,11 @@ pub(super) async fn obstacles(
     }
     if in_the_way.is_empty() {
         return Ok(going(format!("{what} is still in use by something that shows no interface"), 10, 15));
+    }
+    if !of_clusters.is_empty() {
+        let names = of_clusters.join(", ");
+        let reason = format!("{what} waits for load balancers that a cluster made, and that go with it: {names}");
+        return Ok(going(reason, 10, 40));
     }
     let mut draining = Vec::new();
     for interface in &in_the_way {
