@@ -134,11 +134,12 @@ async fn balancers(aws: &AwsClients, interfaces: &[NetworkInterface]) -> Result<
         let ids: Vec<String> = here.iter().map(|(id, _, _)| id.clone()).collect();
         let tags = lists::balancer_tags(aws, service, &ids).await?;
         for (id, name, _) in here {
-            let tags = tags.get(&id).cloned().unwrap_or_default();
-            if of_cluster(&tags) {
+            // Without an answer for it, it went while it was being asked about.
+            let Some(tags) = tags.get(&id) else { continue };
+            if of_cluster(tags) {
                 standing.of_clusters.push(name);
             } else {
-                standing.of_others.push(format!("load balancer {name}, {}", owner_text(&tags)));
+                standing.of_others.push(format!("load balancer {name}, {}", owner_text(tags)));
             }
         }
     }

@@ -148,7 +148,7 @@ impl AwsFailure {
             || code.starts_with("NoSuchEntity")
             || (code == "ClientException" && self.message.contains("No cluster found"))
             || code == "InvalidNetworkInterfaceID.NotFound"
-            || code == "NatGatewayNotFound"
+            || ["NatGatewayNotFound", "LoadBalancerNotFound", "TargetGroupNotFound"].contains(&code)
     }
 
     /// A name is taken, or the thing was already made.

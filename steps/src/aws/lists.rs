@@ -2,6 +2,7 @@
 //! and their tags. Reads only; what an entry means is its readers'.
 
 use super::clients::AwsClients;
+use super::failure::AwsFailure;
 use super::iam_role::xml_tags;
 use super::ownership::Tags;
 use super::signed::{Members, Service, XmlTag, parameter};
@@ -164,22 +165,37 @@ struct Tagged {
     tags: Members<XmlTag>,
 }
 
-/// The tags of load balancers and target groups (by ARN), or of classic load balancers (by name).
+/// The tags of load balancers and target groups (by ARN), or of classic load balancers (by name). What is gone by now has
+/// no entry.
 pub(super) async fn balancer_tags(
     aws: &AwsClients,
     service: Service,
     ids: &[String],
 ) -> Result<BTreeMap<String, Tags>, StepError> {
-    let member = if service == Service::ClassicElb { "LoadBalancerNames" } else { "ResourceArns" };
     let mut tags = BTreeMap::new();
     for some in ids.chunks(TAGGED_AT_ONCE) {
-        let parameters: Vec<_> = some
-            .iter()
-            .enumerate()
-            .map(|(index, id)| parameter(&format!("{member}.member.{}", index + 1), id))
-            .collect();
-        let answer: TagAnswer = aws.signed.ask(service, "DescribeTags", &parameters).await?;
-        tags.extend(answer.result.found.member.into_iter().map(|one| (one.id, xml_tags(one.tags))));
+        match some_tags(aws, service, some).await {
+            Ok(found) => tags.extend(found),
+            // One that is gone spoils the answer for all.
+            Err(failure) if failure.is_not_found() => {
+                for one in some.chunks(1) {
+                    match some_tags(aws, service, one).await {
+                        Ok(found) => tags.extend(found),
+                        Err(failure) if failure.is_not_found() => {}
+                        Err(failure) => return Err(failure.into()),
+                    }
+                }
+            }
+            Err(failure) => return Err(failure.into()),
+        }
     }
     Ok(tags)
+}
+
+async fn some_tags(aws: &AwsClients, service: Service, ids: &[String]) -> Result<BTreeMap<String, Tags>, AwsFailure> {
+    let member = if service == Service::ClassicElb { "LoadBalancerNames" } else { "ResourceArns" };
+    let parameters: Vec<_> =
+        ids.iter().enumerate().map(|(index, id)| parameter(&format!("{member}.member.{}", index + 1), id)).collect();
+    let answer: TagAnswer = aws.signed.ask(service, "DescribeTags", &parameters).await?;
+    Ok(answer.result.found.member.into_iter().map(|one| (one.id, xml_tags(one.tags))).collect())
 }
