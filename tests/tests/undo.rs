@@ -85,6 +85,12 @@ fn a_rollback_is_shown_first_goes_to_a_step_and_is_certified() {
     place.run(&["rollback", &run, "--confirm", "aws-dev"]).expect_code(0);
     assert_eq!(left(&place.world()), Vec::<String>::new());
     assert_certified(&place, &run, "the whole rollback");
+    let forgotten = place.run(&["forget", "aws-dev"]).expect_code(0);
+    assert!(
+        forgotten.stderr.contains("nothing is on record"),
+        "what was only looked at is off the record: {}",
+        forgotten.stderr
+    );
     let text = place.run(&["status", &run]).expect_code(0).stdout;
     assert!(text.contains("residue certificate") && text.contains("ec2:DescribeNetworkInterfaces"), "{text}");
 }

@@ -242,7 +242,9 @@ impl Walk<'_> {
         let message = if choices.is_empty() {
             format!("{what} must be {}, not {}", shape.words(), node.kind())
         } else {
-            format!("{what} must be one of {}", choices.join(", "))
+            let value = shallow(node);
+            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            format!("{what} must be one of {}, not '{text}'", choices.join(", "))
         };
         if fitting.len() > 1 && choices.is_empty() && !matches!(node.value, NodeValue::Scalar(_) | NodeValue::Text(_)) {
             return fitting.swap_remove(0);

@@ -2,7 +2,7 @@
 //!
 //! It interprets events for the environment's record and nothing else.
 
-use crate::event::{Event, Finding};
+use crate::event::{Effect, Event, Finding};
 use crate::fold::{self, Changed, FoldError, Run};
 use crate::graph::StepIndex;
 use crate::journal::{Batch, RecordChange, RecordedStep};
@@ -82,35 +82,46 @@ impl Builder {
 
     fn record(&mut self, run: &Run, index: StepIndex, event: &Event) {
         let Some(state) = run.at(index) else { return };
-        let change =
-            match event {
-                Event::StepIntended { .. } | Event::StepNoted { .. } | Event::StepFound { .. } => {
-                    let prior = state.prior.as_ref().filter(|_| state.finding != Some(Finding::Missing));
-                    let outputs = state.outputs.clone().or_else(|| prior.map(|prior| prior.outputs.clone()));
-                    put(run, index, state, state.spec.clone(), outputs, false)
-                }
-                Event::StepVerified { .. } => put(run, index, state, state.spec.clone(), state.outputs.clone(), true),
-                Event::StepUndone { .. } => match (state.undo_meaning(), &state.prior) {
-                    (UndoMeaning::Restore | UndoMeaning::Keep, Some(prior)) => {
-                        put(run, index, state, Some(prior.spec.clone()), Some(prior.outputs.clone()), true)
-                    }
-                    (UndoMeaning::Restore | UndoMeaning::Keep, None) => None,
-                    (UndoMeaning::Remove, _) => run.graph.step(index).map(|step| RecordChange::Gone {
-                        step: step.name.clone(),
-                        next_generation: state.generation.saturating_add(1),
-                    }),
-                },
-                Event::StepForgotten { .. } => run
-                    .graph
-                    .step(index)
-                    .map(|step| RecordChange::Forgotten { step: step.name.clone(), next_generation: state.generation }),
-                // Nothing was done to it: the record goes back to what it said. What was changed and is kept stays as it is.
-                Event::StepKept { .. } => state.prior.as_ref().filter(|_| state.finding.is_none()).and_then(|prior| {
+        let change = match event {
+            Event::StepIntended { .. } | Event::StepNoted { .. } | Event::StepFound { .. } => {
+                let prior = state.prior.as_ref().filter(|_| state.finding != Some(Finding::Missing));
+                let outputs = state.outputs.clone().or_else(|| prior.map(|prior| prior.outputs.clone()));
+                put(run, index, state, state.spec.clone(), outputs, false)
+            }
+            Event::StepVerified { .. } => put(run, index, state, state.spec.clone(), state.outputs.clone(), true),
+            Event::StepUndone { .. } => match (state.undo_meaning(), &state.prior) {
+                (UndoMeaning::Restore | UndoMeaning::Keep, Some(prior)) => {
                     put(run, index, state, Some(prior.spec.clone()), Some(prior.outputs.clone()), true)
+                }
+                (UndoMeaning::Restore | UndoMeaning::Keep, None) => None,
+                (UndoMeaning::Remove, _) => run.graph.step(index).map(|step| RecordChange::Gone {
+                    step: step.name.clone(),
+                    next_generation: state.generation.saturating_add(1),
                 }),
-                _ => None,
-            };
+            },
+            Event::StepForgotten { .. } => run
+                .graph
+                .step(index)
+                .map(|step| RecordChange::Forgotten { step: step.name.clone(), next_generation: state.generation }),
+            Event::StepKept { .. } => kept(run, index, state),
+            _ => None,
+        };
         self.batch.record.extend(change);
+    }
+}
+
+/// Nothing was done to it: the record goes back to what it said, also where it said nothing. What was made or changed and
+/// is kept stays as it is.
+fn kept(run: &Run, index: StepIndex, state: &StepState) -> Option<RecordChange> {
+    match &state.prior {
+        Some(prior) if state.finding.is_none() => {
+            put(run, index, state, Some(prior.spec.clone()), Some(prior.outputs.clone()), true)
+        }
+        None if state.effect == Some(Effect::Unchanged) => run
+            .graph
+            .step(index)
+            .map(|step| RecordChange::Gone { step: step.name.clone(), next_generation: state.generation }),
+        _ => None,
     }
 }
 
