@@ -76,7 +76,7 @@ fn approvals(settings: &Settings) -> Arc<ApprovalFolder> {
     Arc::new(ApprovalFolder(settings.state_directory.join("approvals")))
 }
 
-fn core_settings(settings: &Settings, child_environment: BTreeMap<String, String>) -> CoreSettings {
+pub(crate) fn core_settings(settings: &Settings, child_environment: BTreeMap<String, String>) -> CoreSettings {
     CoreSettings {
         guard: Launcher { program: settings.program.clone(), arguments: vec!["__guard".to_owned()] },
         guard_folder: settings.state_directory.join("guards"),
@@ -86,12 +86,19 @@ fn core_settings(settings: &Settings, child_environment: BTreeMap<String, String
     }
 }
 
-fn internal(what: &str) -> impl FnOnce(Box<dyn std::error::Error + Send + Sync>) -> CommandError + '_ {
+pub(crate) fn internal(what: &str) -> impl FnOnce(Box<dyn std::error::Error + Send + Sync>) -> CommandError + '_ {
     move |error| CommandError { source: Some(error), ..CommandError::new(ExitCode::Internal, what) }
 }
 
 /// All kinds over the given clients.
-fn catalog(aws: &Arc<AwsClients>, keystore: &Arc<Keystore>, core: CoreSettings) -> Result<Catalog, CommandError> {
+///
+/// # Errors
+/// Only if a kind cannot be put together.
+pub(crate) fn catalog(
+    aws: &Arc<AwsClients>,
+    keystore: &Arc<Keystore>,
+    core: CoreSettings,
+) -> Result<Catalog, CommandError> {
     let mut catalog = Catalog::default();
     let clients = Arc::new(Clients::new(aws.tokens()));
     let refused = "the step kinds could not be put together";

@@ -1,10 +1,13 @@
 //! Simulated time: where it stands, how fast it runs, and how it goes on after a restart. The world itself never asks for
 //! the time; it is told.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+
+use crate::virtual_time::VirtualTime;
 
 /// Simulated seconds per real second, unless told otherwise: a whole deployment takes about half a minute.
 pub const DEFAULT_SPEED: f64 = 40.0;
@@ -23,19 +26,32 @@ pub struct ClockDocument {
     pub speed: f64,
 }
 
-/// A clock that runs `speed` times as fast as real time from its origin.
+/// A clock that runs `speed` times as fast as real time from its origin, or that shows time which jumps.
 #[derive(Debug)]
 pub struct Clock {
     origin_ms: i64,
     started: Instant,
     speed: f64,
+    jumping: Option<Arc<VirtualTime>>,
 }
 
 impl Clock {
     /// A clock that starts at a time.
     #[must_use]
     pub fn starting_at(origin_ms: i64, speed: f64) -> Self {
-        Self { origin_ms, started: Instant::now(), speed }
+        Self { origin_ms, started: Instant::now(), speed, jumping: None }
+    }
+
+    /// A clock that shows time which jumps; its speed is 0.
+    #[must_use]
+    pub fn jumping(time: Arc<VirtualTime>) -> Self {
+        Self { jumping: Some(time), ..Self::starting_at(0, 0.0) }
+    }
+
+    /// The time behind it, if it jumps.
+    #[must_use]
+    pub fn virtual_time(&self) -> Option<Arc<VirtualTime>> {
+        self.jumping.clone()
     }
 
     /// Goes on from a document. Time stood still while no server ran, but for the moment between the last heartbeat
@@ -50,6 +66,9 @@ impl Clock {
     /// Simulated time, Unix milliseconds.
     #[must_use]
     pub fn now_ms(&self) -> i64 {
+        if let Some(time) = &self.jumping {
+            return time.now_ms();
+        }
         let elapsed_ms = i64::try_from(self.started.elapsed().as_millis()).unwrap_or(i64::MAX);
         self.origin_ms.saturating_add(scaled(elapsed_ms, self.speed))
     }
@@ -60,13 +79,19 @@ impl Clock {
         self.speed
     }
 
-    /// Runs on at another speed; 0 stops it.
+    /// Runs on at another speed; 0 stops it. Time that jumps has no speed.
     pub fn set_speed(&mut self, speed: f64) {
+        if self.jumping.is_some() {
+            return;
+        }
         *self = Self::starting_at(self.now_ms(), speed);
     }
 
     /// Jumps forward.
     pub fn advance(&mut self, by_ms: i64) {
+        if let Some(time) = &self.jumping {
+            return time.advance(by_ms);
+        }
         self.origin_ms = self.origin_ms.saturating_add(by_ms.max(0));
     }
 

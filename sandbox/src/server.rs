@@ -15,12 +15,13 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::aws::{self, RawRequest};
 use crate::clock::{Clock, ClockDocument, DEFAULT_SPEED, wall_ms};
+use crate::embedded::Witness;
 use crate::faults::{Effect, Profile, Rule};
 use crate::listeners::reconcile;
 use crate::persistence::{Persistence, PersistenceError};
@@ -80,18 +81,29 @@ pub(crate) struct Inner {
     pub(crate) world: World,
     pub(crate) clock: Clock,
     pub(crate) listeners: BTreeMap<String, CancellationToken>,
-    persistence: Persistence,
+    /// Where the listeners answer, by cluster.
+    pub(crate) addresses: BTreeMap<String, SocketAddr>,
+    /// Nothing keeps a world that lives as long as its process.
+    pub(crate) persistence: Option<Persistence>,
 }
 
 pub(crate) struct Shared {
-    inner: Mutex<Inner>,
+    pub(crate) inner: Mutex<Inner>,
+    /// Sees every call.
+    pub(crate) witness: Option<Arc<dyn Witness>>,
+    /// Breaks the connections that there are.
+    pub(crate) connections: Mutex<CancellationToken>,
     pub(crate) stop: CancellationToken,
     /// The world changed.
     pub(crate) changed: Notify,
-    endpoints: Mutex<Option<Endpoints>>,
+    pub(crate) endpoints: Mutex<Option<Endpoints>>,
 }
 
 impl Shared {
+    pub(crate) fn connections(&self) -> CancellationToken {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     pub(crate) fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -100,9 +112,13 @@ impl Shared {
 impl Inner {
     /// Writes what changed; a server that cannot write says so instead of answering.
     pub(crate) fn flush(&mut self) -> Result<(), PersistenceError> {
+        let Some(persistence) = &mut self.persistence else {
+            self.world.forget_changes();
+            return Ok(());
+        };
         let mut dirty = self.world.take_dirty();
         dirty.push(("clock".to_owned(), serde_json::to_value(self.clock.document()).ok()));
-        self.persistence.save(&dirty)
+        persistence.save(&dirty)
     }
 }
 
@@ -124,7 +140,8 @@ fn load(options: &ServeOptions) -> Result<Inner, ServeError> {
     } else {
         World::restore(documents, clock.now_ms()).map_err(PersistenceError::from)?
     };
-    let mut inner = Inner { world, clock, listeners: BTreeMap::new(), persistence };
+    let (listeners, addresses) = (BTreeMap::new(), BTreeMap::new());
+    let mut inner = Inner { world, clock, listeners, addresses, persistence: Some(persistence) };
     inner.flush()?;
     Ok(inner)
 }
@@ -178,6 +195,8 @@ pub async fn serve(options: ServeOptions) -> Result<(), ServeError> {
     };
     let shared = Arc::new(Shared {
         inner: Mutex::new(inner),
+        witness: None,
+        connections: Mutex::default(),
         stop: CancellationToken::new(),
         changed: Notify::new(),
         endpoints: Mutex::new(Some(endpoints.clone())),
@@ -198,22 +217,31 @@ pub async fn serve(options: ServeOptions) -> Result<(), ServeError> {
             }
             accepted = listener.accept() => {
                 let Ok((stream, peer)) = accepted else { continue };
-                let shared = Arc::clone(&shared);
-                tokio::spawn(async move {
-                    let stop = shared.stop.clone();
-                    let service = service_fn(move |request| answer(Arc::clone(&shared), peer, request));
-                    let server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
-                    let connection = server.serve_connection(TokioIo::new(stream), service);
-                    tokio::select! {
-                        ended = connection => if let Err(error) = ended { tracing::debug!(%error, "a connection ended"); },
-                        () = async { stop.cancelled().await; let _ = tokio::time::timeout(Duration::from_millis(200), std::future::pending::<()>()).await; } => {}
-                    }
-                });
+                tokio::spawn(connection(Arc::clone(&shared), stream, peer));
             }
         }
     }
     shared.lock().flush()?;
     Ok(())
+}
+
+/// Serves one connection to its end.
+pub(crate) async fn connection(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr) {
+    let (stop, broken) = (shared.stop.clone(), shared.connections());
+    let service = service_fn(move |request| answer(Arc::clone(&shared), peer, request));
+    let server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+    let connection = server.serve_connection(TokioIo::new(stream), service);
+    let last_words = async {
+        stop.cancelled().await;
+        let _ = tokio::time::timeout(Duration::from_millis(200), std::future::pending::<()>()).await;
+    };
+    tokio::select! {
+        // First of all: what was sent over a broken connection is never taken in.
+        biased;
+        () = broken.cancelled() => {}
+        ended = connection => if let Err(error) = ended { tracing::debug!(%error, "a connection ended"); },
+        () = last_words => {}
+    }
 }
 
 /// The connection is to break without a reply.
@@ -245,8 +273,15 @@ async fn answer(shared: Arc<Shared>, peer: SocketAddr, request: Request<Incoming
         let request = aws::parse(&raw, inner.world.aws.account());
         inner.world.advance(now_ms);
         reconcile(&shared, &mut inner);
+        let witness = shared.witness.as_deref();
+        if let Some(witness) = witness {
+            witness.before(&inner.world, now_ms, aws::mutates(&request.operation));
+        }
         let outcome = inner.world.call(&request, now_ms);
         reconcile(&shared, &mut inner);
+        if let Some(witness) = witness {
+            witness.after(&inner.world, now_ms);
+        }
         tracing::debug!(
             service = request.service,
             operation = request.operation,
@@ -378,7 +413,9 @@ fn planted(made: Result<Vec<String>, crate::plant::CannotPlant>) -> Response<Bod
 
 fn reset(shared: &Arc<Shared>, inner: &mut Inner, given: &Value) -> Response<Body> {
     let seed = given.get("seed").and_then(Value::as_u64).unwrap_or(inner.world.meta.seed);
-    if let Err(error) = inner.persistence.clear() {
+    if let Some(persistence) = &mut inner.persistence
+        && let Err(error) = persistence.clear()
+    {
         return text(500, &error.to_string());
     }
     inner.world = World::new(seed);

@@ -21,8 +21,8 @@ pub struct Meta {
     pub seed: u64,
 }
 
-/// Everything that is simulated.
-#[derive(Debug)]
+/// Everything that is simulated. A copy is a world of its own.
+#[derive(Debug, Clone)]
 pub struct World {
     /// Which world this is.
     pub meta: Meta,
@@ -155,6 +155,13 @@ impl World {
             dirty.push((format!("world/{key}"), value.ok()));
         }
         dirty
+    }
+
+    /// Nobody keeps what changed since the last call.
+    pub(crate) fn forget_changes(&mut self) {
+        self.aws.forget_changes();
+        self.kubernetes.forget_changes();
+        self.vault.forget_changes();
     }
 
     /// Takes documents back, as [`Self::take_dirty`] gave them.

@@ -5,6 +5,7 @@
 //! owner of the present epoch appends, and a dead owner on this host is known to be dead at once.
 
 mod chain;
+mod copy;
 mod failure;
 mod file;
 mod forget;
@@ -20,6 +21,7 @@ mod time;
 mod write;
 mod writer;
 
+pub use copy::Copier;
 pub use failure::RunIdTaken;
 pub use identity::this_process;
 pub use settings::StoreSettings;

@@ -38,6 +38,8 @@ pub struct Compiled {
     pub outputs: BTreeMap<String, Value>,
     /// The runbook's `description:`.
     pub description: Option<String>,
+    /// Steps that a rehearsal executes instead of simulating them: `rehearse: run`.
+    pub rehearsed_for_real: BTreeSet<StepName>,
     /// Findings that stop nothing.
     pub warnings: Findings,
 }
@@ -88,6 +90,7 @@ pub fn compile(
     let outputs = workflow_outputs(&mut expander, &document);
     check_specs(&mut expander);
     let steps = plan_steps(&mut expander);
+    let rehearsed_for_real = rehearsed_for_real(&mut expander);
     check_cycles(&mut expander, &steps);
     unused(&mut expander, &document);
     let mut findings = std::mem::take(&mut expander.findings).sorted();
@@ -108,6 +111,7 @@ pub fn compile(
         plan,
         outputs,
         description: document.description.clone(),
+        rehearsed_for_real,
         warnings: findings,
     })
 }
@@ -234,6 +238,23 @@ fn plan_steps(expander: &mut Expander<'_>) -> Vec<PlannedStep> {
     expander.findings.list.extend(invalid);
     steps.sort_by(|a, b| a.name.cmp(&b.name));
     steps
+}
+
+/// Only programs and requests of the user's own are simulated, so only they can be executed instead.
+fn rehearsed_for_real(expander: &mut Expander<'_>) -> BTreeSet<StepName> {
+    let (mut found, mut wrong) = (BTreeSet::new(), Vec::new());
+    for step in &expander.steps {
+        let Some(word) = &step.rehearse else { continue };
+        if !matches!(step.kind.as_str(), "core.exec" | "core.http") {
+            let message = format!("a step of kind {} is always rehearsed in the sandbox", step.kind);
+            let finding = Finding::error("unknown-field", &step.source, word.span, message);
+            wrong.push(finding.hint("'rehearse: run' is for core.exec and core.http; leave it out"));
+        } else if let Ok(name) = StepName::new(&step.path) {
+            found.insert(name);
+        }
+    }
+    expander.findings.list.extend(wrong);
+    found
 }
 
 fn check_cycles(expander: &mut Expander<'_>, steps: &[PlannedStep]) {

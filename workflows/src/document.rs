@@ -128,6 +128,8 @@ pub(crate) struct StepDeclaration {
     pub(crate) undo_after: Vec<(Option<Word>, Word)>,
     /// One line for the operator.
     pub(crate) description: Option<String>,
+    /// `rehearse: run`, with where it says so.
+    pub(crate) rehearse: Option<Word>,
 }
 
 /// Reads a file. Whatever can be read is, so that later checks still find what they can.
@@ -361,6 +363,7 @@ impl Reader<'_> {
             "rollback",
             "undo_after",
             "description",
+            "rehearse",
         ];
         self.known(fields, &known, "a step");
         let (kind, module) = (self.word(fields, "kind"), self.word(fields, "module"));
@@ -401,7 +404,19 @@ impl Reader<'_> {
             undo: self.undo(fields, is_module),
             undo_after: self.edges(fields, "undo_after", is_module),
             description: self.text(fields, "description"),
+            rehearse: self.rehearse(fields, is_module),
         })
+    }
+
+    fn rehearse(&mut self, fields: &[(Key, Node)], is_module: bool) -> Option<Word> {
+        let word = self.word(fields, "rehearse")?;
+        if is_module || word.text != "run" {
+            let of = if is_module { " of a module instance" } else { "" };
+            let message = format!("'rehearse'{of} cannot be '{}'", word.text);
+            let finding = Finding::error("wrong-value", self.source, word.span, message);
+            self.findings.push(finding.hint(near(&word.text, ["run"])));
+        }
+        Some(word)
     }
 
     fn retry(&mut self, fields: &[(Key, Node)]) -> Option<Duration> {

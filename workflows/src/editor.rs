@@ -92,7 +92,8 @@ fn step(kinds: &[&str], rules: Vec<Value>) -> Value {
             "undo": undo,
             "rollback": undo,
             "undo_after": edges,
-            "description": {"type": "string"}
+            "description": {"type": "string"},
+            "rehearse": {"const": "run"}
         },
         "allOf": rules
     })

@@ -69,6 +69,7 @@ pub(crate) struct Expanded {
     pub(crate) timeout: Option<Duration>,
     pub(crate) retry_for: Option<Duration>,
     pub(crate) description: Option<String>,
+    pub(crate) rehearse: Option<Word>,
 }
 
 /// What steps inherit from the module instance they are in.
@@ -392,6 +393,7 @@ impl<'a> Expander<'a> {
                     timeout: declaration.timeout,
                     retry_for: declaration.retry_for,
                     description: declaration.description.clone(),
+                    rehearse: declaration.rehearse.clone(),
                 });
             }
             Local::Repeated(_) => {}

@@ -101,7 +101,7 @@ pub enum Link {
 }
 
 /// The simulated account.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct State {
     seed: u64,
     counter: u64,
@@ -283,6 +283,11 @@ impl State {
             };
             (key, value)
         }).collect()
+    }
+
+    /// See [`crate::world::World::forget_changes`].
+    pub(crate) fn forget_changes(&mut self) {
+        self.dirty.clear();
     }
 
     /// Refuses an access key from now on, or no longer.

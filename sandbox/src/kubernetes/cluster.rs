@@ -43,7 +43,7 @@ pub(crate) struct Identity {
 }
 
 /// Work for the controllers, on simulated time.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Queue {
     due: BTreeSet<(Timestamp, Key)>,
     at: BTreeMap<Key, Timestamp>,
@@ -79,7 +79,7 @@ impl Queue {
 }
 
 /// One cluster.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Cluster {
     /// Identity and settings.
     pub(crate) identity: Identity,

@@ -40,14 +40,14 @@ pub use model::{
     AccessGrant, AddonHealth, Caller, KubeReply, KubeRequest, NewCluster, NodeSeed, Outside, PortForward, Taint,
     VaultPod, VaultRead,
 };
-pub use server::{KubeBackend, PodStream, serve_cluster, tls_config};
+pub use server::{Doors, KubeBackend, PodStream, serve_cluster, serve_through, tls_config};
 pub use watch::Subscription;
 
 use cluster::{Addon, Cluster};
 use store::Key;
 
 /// All the clusters of a world.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Clusters {
     clusters: BTreeMap<String, Cluster>,
     removed: Vec<String>,
@@ -361,6 +361,16 @@ impl Clusters {
             }));
         }
         dirty
+    }
+
+    /// See [`crate::world::World::forget_changes`].
+    pub(crate) fn forget_changes(&mut self) {
+        self.removed.clear();
+        for cluster in self.clusters.values_mut() {
+            cluster.store.take_dirty();
+            cluster.identity.version = cluster.store.version();
+            cluster.identity_dirty = false;
+        }
     }
 
     /// Puts one persisted entry back. Call [`Clusters::restored`] after the last one. Answers whether the entry was understood.

@@ -85,6 +85,30 @@ struct Front {
     backend: Arc<dyn KubeBackend>,
 }
 
+/// What may change between two connections to one listener.
+pub trait Doors: Send + Sync + 'static {
+    /// The TLS side of the cluster as it is now; nothing while there is none.
+    fn tls(&self) -> Option<Arc<rustls::ServerConfig>>;
+
+    /// Breaks the connection that is being made, once it is cancelled.
+    fn stop(&self) -> CancellationToken;
+}
+
+struct Fixed {
+    tls: Arc<rustls::ServerConfig>,
+    stop: CancellationToken,
+}
+
+impl Doors for Fixed {
+    fn tls(&self) -> Option<Arc<rustls::ServerConfig>> {
+        Some(Arc::clone(&self.tls))
+    }
+
+    fn stop(&self) -> CancellationToken {
+        self.stop.clone()
+    }
+}
+
 /// Serves one cluster until the token is cancelled.
 pub async fn serve_cluster(
     listener: TcpListener,
@@ -93,15 +117,27 @@ pub async fn serve_cluster(
     backend: Arc<dyn KubeBackend>,
     stop: CancellationToken,
 ) {
+    let doors = Arc::new(Fixed { tls, stop: stop.clone() });
+    serve_through(listener, doors, cluster, backend, stop).await;
+}
+
+/// Serves whatever cluster of a name there is, until the token is cancelled.
+pub async fn serve_through(
+    listener: TcpListener,
+    doors: Arc<dyn Doors>,
+    cluster: String,
+    backend: Arc<dyn KubeBackend>,
+    stop: CancellationToken,
+) {
     let front = Arc::new(Front { cluster, backend });
-    let acceptor = TlsAcceptor::from(tls);
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
         let Ok((socket, peer)) = accepted else { continue };
-        tokio::spawn(connection(socket, peer, acceptor.clone(), Arc::clone(&front), stop.clone()));
+        let Some(tls) = doors.tls() else { continue };
+        tokio::spawn(connection(socket, peer, TlsAcceptor::from(tls), Arc::clone(&front), doors.stop()));
     }
 }
 
@@ -124,6 +160,7 @@ async fn connection(
     let builder = Builder::new(TokioExecutor::new());
     let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     tokio::select! {
+        biased;
         () = stop.cancelled() => {}
         ended = serving => {
             if let Err(error) = ended {

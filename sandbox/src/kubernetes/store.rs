@@ -84,11 +84,12 @@ pub(crate) struct Change {
 }
 
 /// Objects, counter, history.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Store {
     objects: BTreeMap<Key, Arc<Value>>,
     version: u64,
-    history: VecDeque<Change>,
+    /// Shared between the copies of a world: it is what makes most of one.
+    history: VecDeque<Arc<Change>>,
     /// Highest version that fell out of the history.
     forgotten: u64,
     dirty: BTreeSet<Key>,
@@ -184,7 +185,7 @@ impl Store {
     fn record(&mut self, change: Change) {
         self.dirty.insert(change.key.clone());
         self.changed.push(change.clone());
-        self.history.push_back(change);
+        self.history.push_back(Arc::new(change));
         if self.history.len() > HISTORY
             && let Some(oldest) = self.history.pop_front()
         {
@@ -195,7 +196,7 @@ impl Store {
     /// Changes after a version, oldest first.
     pub(crate) fn since(&self, version: u64) -> impl Iterator<Item = &Change> {
         let start = self.history.partition_point(|change| change.version <= version);
-        self.history.range(start..)
+        self.history.range(start..).map(|change| &**change)
     }
 
     /// The objects of a resource as they were at a version, if the history reaches back.

@@ -17,6 +17,11 @@ impl Servers {
             .collect()
     }
 
+    /// See [`crate::world::World::forget_changes`].
+    pub(crate) fn forget_changes(&mut self) {
+        self.dirty.clear();
+    }
+
     fn document(&self, key: &str) -> Option<Value> {
         match key.split_once('/') {
             Some(("storage", id)) => {
