@@ -2,6 +2,7 @@
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// platflow runs provisioning runbooks that survive any crash: it journals every fact, looks before it acts again, and
 /// takes back what it made.
@@ -68,6 +69,8 @@ pub(crate) enum Command {
     Logs(Logs),
     /// Look, change nothing, and show what a run would create, adopt, change or leave
     Plan(WorkflowArguments),
+    /// Crash and fail a runbook everywhere, in a private sandbox (exit 0 only without violations, else 5)
+    Rehearse(Rehearse),
     /// Check a runbook without looking at the cloud
     Validate(WorkflowArguments),
     /// Print the graph of a runbook
@@ -115,6 +118,29 @@ pub(crate) struct WorkflowArguments {
     /// The AWS region that this must be (wanted by the first real run of an environment)
     #[arg(long, value_name = "REGION")]
     pub(crate) region: Option<String>,
+}
+
+/// `rehearse`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Rehearse {
+    /// Which runbook.
+    #[command(flatten)]
+    pub(crate) workflow: WorkflowArguments,
+    /// Stop after this long, e.g. 60s or 10m: every journal boundary once, then what was covered least (default: every case)
+    #[arg(long, value_name = "DURATION", value_parser = budget)]
+    pub(crate) budget: Option<Duration>,
+    /// Show one case step by step, by the seed that a violation was printed with
+    #[arg(long, value_name = "SEED", conflicts_with = "budget")]
+    pub(crate) replay: Option<String>,
+    /// How many cases are rehearsed at once (default: one per processor)
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) workers: Option<usize>,
+}
+
+fn budget(text: &str) -> Result<Duration, String> {
+    let length: Option<jiff::SignedDuration> = text.parse().ok();
+    let length = length.and_then(|length| Duration::try_from(length).ok()).filter(|length| !length.is_zero());
+    length.ok_or_else(|| format!("{text:?} is no length of time: write 60s, 10m or 1h"))
 }
 
 /// `run`.

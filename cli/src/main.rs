@@ -8,6 +8,7 @@ mod cost;
 mod execution;
 mod failure;
 mod identifiers;
+mod rehearsal;
 mod report;
 mod runbook;
 mod sandbox_host;

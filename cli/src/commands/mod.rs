@@ -13,6 +13,7 @@ mod list;
 mod logs;
 mod plan;
 mod reference;
+mod rehearse;
 mod resume;
 mod rollback;
 mod run;
@@ -40,6 +41,7 @@ pub(crate) async fn execute(command: Command, settings: Settings) -> Result<Exit
         Command::List(arguments) => list::execute(arguments, &settings).await,
         Command::Logs(arguments) => logs::execute(arguments, &settings).await,
         Command::Plan(arguments) => plan::execute(arguments, &settings).await,
+        Command::Rehearse(arguments) => rehearse::execute(arguments, &settings).await,
         Command::Validate(arguments) => validate::execute(&arguments, &settings).await,
         Command::Graph(arguments) => graph::execute(&arguments, &settings).await,
         Command::Kubeconfig(arguments) => kubeconfig::execute(arguments, &settings).await,

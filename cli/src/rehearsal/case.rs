@@ -66,7 +66,7 @@ pub(crate) struct Case {
 }
 
 /// The profiles there are.
-pub(crate) const PROFILES: [&str; 3] = ["throttled", "flaky", "lossy"];
+pub(crate) const PROFILES: [&str; 4] = ["eventual", "flaky", "throttled", "hostile"];
 
 /// The classes a step is made to fail with: one that heals by itself, one that parks, one that asks for a human.
 pub(crate) const CLASSES: [ErrorClass; 3] = [ErrorClass::Transient, ErrorClass::Permanent, ErrorClass::NeedsHuman];
@@ -184,7 +184,7 @@ mod tests {
             "f:network.vpc:permanent.r",
             "f:network.subnet.a:needs-human+.b~1",
             "p:flaky:7.r",
-            "p:lossy:0.b~2",
+            "p:hostile:0.b~2",
         ];
         for seed in seeds {
             assert_eq!(seed.parse::<Case>().unwrap().to_string(), seed);
@@ -194,7 +194,9 @@ mod tests {
     /// What names no case is refused, with itself.
     #[test]
     fn other_texts_are_refused() {
-        for bad in ["", "j1", "j0.r", "j.r", "jx.r", "j1.x", "c1.r", "c1c.r", "c1a+.r", "p:odd:1.r", "f:a:odd.r", "j1.r~0"] {
+        for bad in
+            ["", "j1", "j0.r", "j.r", "jx.r", "j1.x", "c1.r", "c1c.r", "c1a+.r", "p:odd:1.r", "f:a:odd.r", "j1.r~0"]
+        {
             assert_eq!(bad.parse::<Case>(), Err(BadSeed(bad.to_owned())), "{bad}");
         }
     }

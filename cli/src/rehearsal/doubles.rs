@@ -53,7 +53,11 @@ impl Double {
                 let declared = spec.get("outputs").and_then(Value::as_object);
                 for (name, schema) in declared.into_iter().flatten() {
                     // A request declares where in the answer an output is, not its type.
-                    let value = if kind == "core.http" { value_of(&Value::Null, step, name) } else { value_of(schema, step, name) };
+                    let value = if kind == "core.http" {
+                        value_of(&Value::Null, step, name)
+                    } else {
+                        value_of(schema, step, name)
+                    };
                     outputs.insert(name.clone(), value);
                 }
                 if kind == "core.http" {
@@ -80,9 +84,7 @@ impl Step for Double {
     async fn observe(&self, _spec: &Value, _known: &Known, context: &Context) -> Result<Observation, StepError> {
         Ok(match self.recorder.thing(&context.step) {
             None => Observation::Absent,
-            Some(outputs) => {
-                Observation::Present { outputs, ownership: Ownership::Ours, differences: Vec::new() }
-            }
+            Some(outputs) => Observation::Present { outputs, ownership: Ownership::Ours, differences: Vec::new() },
         })
     }
 

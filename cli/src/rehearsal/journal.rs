@@ -141,6 +141,10 @@ impl Journal for MortalJournal {
         self.work(self.store.record(environment)).await
     }
 
+    async fn forgotten(&self, environment: &EnvironmentUid) -> Result<Vec<StepName>, JournalError> {
+        self.work(self.store.forgotten(environment)).await
+    }
+
     async fn generations(&self, environment: &EnvironmentUid) -> Result<Vec<(StepName, u32)>, JournalError> {
         self.work(self.store.generations(environment)).await
     }

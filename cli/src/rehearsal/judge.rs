@@ -74,7 +74,9 @@ pub(crate) async fn judge(
     let mut findings = Vec::new();
     let (ending, world, word) = match recovery {
         Recovery::Resume => (Ending::Done, expected.built.clone(), "the world of an undisturbed run"),
-        Recovery::Rollback => (Ending::RolledBack, picture::without_pending(expected.empty.clone()), "the world as it was before"),
+        Recovery::Rollback => {
+            (Ending::RolledBack, picture::without_pending(expected.empty.clone()), "the world as it was before")
+        }
     };
     findings.extend(journal(stage, process, ending).await?);
     let mut found = picture(stage)?;
@@ -125,9 +127,8 @@ async fn journal(stage: &Stage, process: &Process, ending: Ending) -> Result<Opt
             return Ok(Some(finding("a journal that adds up", error.to_string())));
         }
     };
-    let steps = |run: &Run| -> Vec<Value> {
-        run.steps().filter_map(|(_, state)| serde_json::to_value(state).ok()).collect()
-    };
+    let steps =
+        |run: &Run| -> Vec<Value> { run.steps().filter_map(|(_, state)| serde_json::to_value(state).ok()).collect() };
     if cached.state != folded.state || cached.head != folded.head || steps(&cached) != steps(&folded) {
         return Ok(Some(finding("rows that are the fold of the events", "they differ")));
     }

@@ -10,6 +10,7 @@ use platflow_engine::failure::{ErrorClass, Residue, StepError};
 use platflow_engine::kind::Catalog;
 use platflow_engine::name::StepName;
 use platflow_engine::step::{Known, Observation, Progress, Step, UndoProgress};
+use platflow_engine::survey::{Findings, Scope, Survey};
 use platflow_sandbox::embedded::Embedded;
 use platflow_sandbox::virtual_time::VirtualTime;
 use serde_json::Value;
@@ -60,7 +61,23 @@ pub(crate) fn watched(catalog: &Catalog, watch: &Watch) -> Catalog {
         let step = Watched { watch: watch.clone(), kind, inner, double };
         all.insert(description.clone(), Arc::new(step));
     }
+    for survey in catalog.surveys() {
+        all.add_survey(Arc::new(WatchedSurvey { time: Arc::clone(&watch.time), inner: Arc::clone(survey) }));
+    }
     all
+}
+
+/// Time stands still while a search works.
+struct WatchedSurvey {
+    time: Arc<VirtualTime>,
+    inner: Arc<dyn Survey>,
+}
+
+#[async_trait]
+impl Survey for WatchedSurvey {
+    async fn survey(&self, scope: &Scope) -> Result<Findings, StepError> {
+        at_work(&self.time, self.inner.survey(scope)).await
+    }
 }
 
 impl Watched {

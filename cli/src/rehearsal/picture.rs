@@ -30,16 +30,17 @@ fn text<'a>(resource: &'a Value, field: &str) -> &'a str {
 pub(crate) fn of_world(listing: &Value) -> Picture {
     let mut picture = Picture::new();
     let resources = listing.get("resources").and_then(Value::as_array);
-    for resource in resources.into_iter().flatten().filter(|resource| resource.get("system") != Some(&Value::Bool(true))) {
+    for resource in
+        resources.into_iter().flatten().filter(|resource| resource.get("system") != Some(&Value::Bool(true)))
+    {
         let (kind, id, name) = (text(resource, "type"), text(resource, "id"), text(resource, "name"));
         let name = if name == id || MADE_UP.contains(&kind) { "*" } else { name };
         let tags = resource.get("tags").and_then(Value::as_object);
-        let step = ["platflow:step", "platflow.io/step"]
-            .into_iter()
-            .find_map(|tag| tags?.get(tag)?.as_str())
-            .unwrap_or("-");
+        let step =
+            ["platflow:step", "platflow.io/step"].into_iter().find_map(|tag| tags?.get(tag)?.as_str()).unwrap_or("-");
         let names: Vec<&str> = tags.into_iter().flat_map(|tags| tags.keys().map(String::as_str)).collect();
-        let place = ["region", "cluster"].into_iter().map(|field| text(resource, field)).find(|place| !place.is_empty());
+        let place =
+            ["region", "cluster"].into_iter().map(|field| text(resource, field)).find(|place| !place.is_empty());
         let line = format!(
             "{kind} {name} in {}, step {step}, {}, tags {}",
             place.unwrap_or("-"),

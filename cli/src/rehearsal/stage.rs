@@ -121,7 +121,11 @@ impl Observer for Narrator {
 
 impl Stage {
     /// Sets a stage up in a folder of its own. Call it inside the runtime that the cases are to run in.
-    pub(crate) async fn set_up(script: Arc<Script>, settings: &Settings, folder: PathBuf) -> Result<Self, CommandError> {
+    pub(crate) async fn set_up(
+        script: Arc<Script>,
+        settings: &Settings,
+        folder: PathBuf,
+    ) -> Result<Self, CommandError> {
         let copies = folder.join("copies");
         make_folder(&copies).map_err(failed("make its folder"))?;
         let time = Arc::new(VirtualTime::starting_at(wall_ms()));
@@ -133,15 +137,17 @@ impl Stage {
         let region = sandbox_host::DEFAULT_REGION;
         let mut aws = AwsSettings::sandbox(&endpoints.aws_url, region);
         aws.address_url = Some(sandbox_host::address_url(&endpoints));
-        let aws = AwsClients::connect(aws).await.map_err(|error| wiring::internal("no client of the sandbox")(error.into()))?;
+        let aws = AwsClients::connect(aws)
+            .await
+            .map_err(|error| wiring::internal("no client of the sandbox")(error.into()))?;
         let target = Target::Sandbox {
             world_id: endpoints.world_id.clone(),
             account: endpoints.account.clone(),
             region: region.to_owned(),
         };
-        let target = target.to_value().map_err(|error| {
-            CommandError::new(ExitCode::Internal, "the target cannot be written").caused_by(error)
-        })?;
+        let target = target
+            .to_value()
+            .map_err(|error| CommandError::new(ExitCode::Internal, "the target cannot be written").caused_by(error))?;
         let case = folder.join("case");
         let mut settings = settings.clone();
         settings.state_directory = case.clone();

@@ -3,9 +3,9 @@
 use crate::execution::drive_error;
 use crate::failure::{CommandError, ExitCode};
 use crate::rehearsal::case::{Case, Origin, Recovery};
+use crate::rehearsal::draw::drawn;
 use crate::rehearsal::judge::{self, Expected, Finding, finding};
 use crate::rehearsal::kinds::Trouble;
-use crate::rehearsal::profile::{self, drawn};
 use crate::rehearsal::recorder::Film;
 use crate::rehearsal::stage::{Process, Stage, owner};
 use crate::views::event_text;
@@ -15,7 +15,7 @@ use platflow_engine::event::{Direction, Ending, ParkReason};
 use platflow_engine::fold::Run;
 use platflow_engine::journal::{Journal, JournalError, Lease};
 use platflow_engine::plan::OnFailure;
-use std::collections::BTreeMap;
+use platflow_sandbox::faults::Profile;
 use std::sync::PoisonError;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -34,8 +34,6 @@ const RESUMES: u32 = 3;
 pub(crate) struct Undisturbed {
     pub(crate) expected: Expected,
     pub(crate) film: Film,
-    /// Calls by `service:operation`, reads as well.
-    pub(crate) calls: BTreeMap<String, u64>,
 }
 
 /// How a process ended.
@@ -122,9 +120,6 @@ pub(crate) async fn undisturbed(stage: &Stage) -> Result<Undisturbed, CommandErr
             return Err(CommandError::new(ExitCode::Parked, format!("the undisturbed run ended as {other:?}")));
         }
     }
-    let counters = stage.embedded.look(|world, _| world.counters.clone());
-    let mut calls = counters.mutations.clone();
-    calls.extend(counters.reads);
     let expected = Expected {
         empty,
         record: judge::record(stage, &process).await?,
@@ -132,11 +127,16 @@ pub(crate) async fn undisturbed(stage: &Stage) -> Result<Undisturbed, CommandErr
         built: judge::picture(stage)?,
     };
     process.end().await?;
-    Ok(Undisturbed { expected, film, calls })
+    Ok(Undisturbed { expected, film })
 }
 
 /// Sets the stage for a case; false when the runbook has no such place.
-async fn disturb(stage: &Stage, undisturbed: &Undisturbed, case: &Case, verdict: &mut Verdict) -> Result<bool, CommandError> {
+async fn disturb(
+    stage: &Stage,
+    undisturbed: &Undisturbed,
+    case: &Case,
+    verdict: &mut Verdict,
+) -> Result<bool, CommandError> {
     match &case.origin {
         Origin::Boundary { number, landed } => {
             let Some(boundary) = undisturbed.film.boundaries.get(number - 1) else { return Ok(false) };
@@ -171,10 +171,12 @@ async fn disturb(stage: &Stage, undisturbed: &Undisturbed, case: &Case, verdict:
         }
         Origin::Profile { name, seed } => {
             stage.empty()?;
-            let rules = profile::rules(name, *seed, &undisturbed.calls);
-            verdict.place = format!("{name} cloud, {} faults", rules.len());
-            stage.recorder.say(|| format!("{}: {rules:?}", verdict.place));
-            stage.embedded.look(|world, _| rules.into_iter().for_each(|rule| world.faults.add(rule)));
+            verdict.place = format!("{name} cloud, seed {seed}");
+            stage.recorder.say(|| verdict.place.clone());
+            let profile: Profile = format!("{name}:{seed}").parse().map_err(|error| {
+                CommandError::new(ExitCode::Internal, "a profile of the sandbox cannot be drawn").caused_by(error)
+            })?;
+            stage.embedded.look(|world, _| world.faults.follow(profile));
             run_through(stage, verdict).await?;
             stage.embedded.look(|world, _| world.faults.clear());
             Ok(true)
@@ -238,7 +240,9 @@ pub(crate) async fn hold(stage: &Stage, undisturbed: &Undisturbed, case: &Case) 
             }
             Ok(End::Outcome(DriveOutcome::Parked(ParkReason::NeedsHuman { what, .. }))) => verdict.asked = Some(what),
             Ok(End::Outcome(DriveOutcome::Parked(reason))) => {
-                verdict.findings.push(finding("a run that ends", format!("it parked: {}", event_text::park_reason(&reason))));
+                verdict
+                    .findings
+                    .push(finding("a run that ends", format!("it parked: {}", event_text::park_reason(&reason))));
             }
             Ok(End::Outcome(DriveOutcome::Finished(_))) => {
                 let from_a_crash = matches!(case.origin, Origin::Boundary { .. } | Origin::Call { .. });
@@ -268,13 +272,9 @@ async fn recover(stage: &Stage, process: &Process, recovery: Recovery, attempt: 
         }
         (_, Recovery::Resume) => None,
         (_, Recovery::Rollback) if run.state.is_backward() => None,
-        (_, Recovery::Rollback) => {
-            Some(Direction::Backward { cause: "operator".to_owned(), confirmed: true, keep: Vec::new() })
-        }
+        (_, Recovery::Rollback) => Some(Direction::backward("operator", true, Vec::new())),
     };
-    let owner = owner(2 + attempt).map_err(|error| {
-        DriveError::Journal(JournalError::Damaged(error.message))
-    })?;
+    let owner = owner(2 + attempt).map_err(|error| DriveError::Journal(JournalError::Damaged(error.message)))?;
     let taken = tokio::select! {
         biased;
         () = process.journal.death.notified() => return Ok(End::Died),
@@ -283,4 +283,3 @@ async fn recover(stage: &Stage, process: &Process, recovery: Recovery, attempt: 
     let (lease, mut run) = taken?;
     driven(process, &lease, &mut run).await
 }
-

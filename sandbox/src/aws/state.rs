@@ -120,7 +120,7 @@ pub struct State {
 }
 
 /// A record as it was until a change; nothing if it was not there.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Former {
     until_ms: i64,
     key: String,

@@ -1,0 +1,129 @@
+//! Workers: one thread with a runtime, a stage and an undisturbed run of its own for each processor; they take cases from
+//! one queue until it is empty or the time is over.
+//!
+//! A sandbox's ports are part of what a run records, so a moment can only be gone on from on the stage that made it.
+
+use crate::failure::{CommandError, ExitCode};
+use crate::rehearsal::case::Case;
+use crate::rehearsal::schedule::Extent;
+use crate::rehearsal::stage::{Script, Stage};
+use crate::rehearsal::trial::{self, Verdict};
+use crate::settings::Settings;
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use tokio::sync::mpsc;
+
+/// What workers tell.
+pub(crate) enum News {
+    /// The undisturbed run ended; from each worker.
+    Filmed(Extent),
+    /// A case was held.
+    Judged {
+        case: Case,
+        verdict: Verdict,
+        /// What happened in it, for a replay.
+        story: Vec<String>,
+    },
+    /// The rehearsal itself does not go on.
+    Failed(CommandError),
+}
+
+#[derive(Default)]
+struct Queue {
+    cases: VecDeque<Case>,
+    known: bool,
+    closed: bool,
+}
+
+/// The cases to be held.
+#[derive(Default)]
+pub(crate) struct Jobs {
+    queue: Mutex<Queue>,
+    changed: Condvar,
+}
+
+impl Jobs {
+    /// Says what there is to do.
+    pub(crate) fn fill(&self, cases: Vec<Case>) {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.cases = cases.into();
+        queue.known = true;
+        self.changed.notify_all();
+    }
+
+    /// Nothing more is to be begun.
+    pub(crate) fn close(&self) {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.closed = true;
+        self.changed.notify_all();
+    }
+
+    fn take(&self) -> Option<Case> {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        while !queue.known && !queue.closed {
+            queue = self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+        if queue.closed { None } else { queue.cases.pop_front() }
+    }
+}
+
+/// Starts a worker. Its thread ends with the queue, or when nobody listens any more.
+///
+/// # Errors
+/// When the system gives no thread.
+pub(crate) fn start(
+    script: Arc<Script>,
+    settings: Settings,
+    folder: PathBuf,
+    jobs: Arc<Jobs>,
+    tells: bool,
+    news: mpsc::UnboundedSender<News>,
+) -> Result<std::thread::JoinHandle<()>, CommandError> {
+    let work = move || {
+        // One thread for a stage: the turns of its scheduler are what virtual time is measured by.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let failed = match runtime {
+            Ok(runtime) => {
+                let result = runtime.block_on(work(script, &settings, folder, &jobs, tells, &news));
+                runtime.shutdown_background();
+                result.err()
+            }
+            Err(error) => Some(CommandError::new(ExitCode::Internal, "a worker has no runtime").caused_by(error)),
+        };
+        if let Some(error) = failed {
+            // Nobody listens any more when the rehearsal was interrupted.
+            let _ = news.send(News::Failed(error));
+        }
+    };
+    std::thread::Builder::new()
+        .name("rehearsal".to_owned())
+        .spawn(work)
+        .map_err(|error| CommandError::new(ExitCode::Internal, "a worker could not be started").caused_by(error))
+}
+
+async fn work(
+    script: Arc<Script>,
+    settings: &Settings,
+    folder: PathBuf,
+    jobs: &Jobs,
+    tells: bool,
+    news: &mpsc::UnboundedSender<News>,
+) -> Result<(), CommandError> {
+    let stage = Stage::set_up(Arc::clone(&script), settings, folder).await?;
+    let undisturbed = trial::undisturbed(&stage).await?;
+    if news.send(News::Filmed(Extent::of(&undisturbed.film, &script.plan))).is_err() {
+        return Ok(());
+    }
+    while let Some(case) = jobs.take() {
+        if tells {
+            stage.recorder.tell();
+        }
+        let verdict = trial::hold(&stage, &undisturbed, &case).await?;
+        let story = if tells { stage.recorder.story() } else { Vec::new() };
+        if news.send(News::Judged { case, verdict, story }).is_err() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
