@@ -72,10 +72,10 @@ impl Double {
     fn change(&self, context: &Context, made: Option<Value>) {
         let what = format!("{} of {}", if made.is_some() { "apply" } else { "undo" }, context.step);
         let (world, now_ms) = self.embedded.look(|world, now_ms| (world.clone(), now_ms));
-        self.recorder.before_program(world, now_ms);
+        self.recorder.before_program(what.clone(), world, now_ms);
         self.recorder.change_thing(&context.step, made.map(|outputs| (self.kind.clone(), outputs)));
         let (world, now_ms) = self.embedded.look(|world, now_ms| (world.clone(), now_ms));
-        self.recorder.after_program(what, world, now_ms);
+        self.recorder.after_program(&what, world, now_ms);
     }
 }
 

@@ -112,6 +112,9 @@ impl Journal for MortalJournal {
 
     async fn append(&self, lease: &Lease, expected: Sequence, batch: Batch) -> Result<Sequence, JournalError> {
         let what = describe(&batch);
+        if let Some(filming) = &self.filming {
+            filming.recorder.before_commit(|| filming.embedded.look(|world, now_ms| (world.clone(), now_ms)));
+        }
         let sequence = self.work(self.store.append(lease, expected, batch)).await?;
         self.committed(what).await;
         Ok(sequence)

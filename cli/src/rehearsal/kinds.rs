@@ -107,14 +107,14 @@ impl Watched {
         troubles.take_if(|trouble| trouble.step == context.step)
     }
 
-    fn before_program(&self) {
+    fn before_program(&self, verb: &str, context: &Context) {
         let (world, now_ms) = self.watch.embedded.look(|world, now_ms| (world.clone(), now_ms));
-        self.watch.recorder.before_program(world, now_ms);
+        self.watch.recorder.before_program(format!("{verb} of {}", context.step), world, now_ms);
     }
 
     fn after_program(&self, verb: &str, context: &Context) {
         let (world, now_ms) = self.watch.embedded.look(|world, now_ms| (world.clone(), now_ms));
-        self.watch.recorder.after_program(format!("{verb} of {}", context.step), world, now_ms);
+        self.watch.recorder.after_program(&format!("{verb} of {}", context.step), world, now_ms);
     }
 }
 
@@ -143,7 +143,7 @@ impl Step for Watched {
         at_work(&self.watch.time, async {
             let program = self.is_program(context);
             if program {
-                self.before_program();
+                self.before_program("apply", context);
             }
             let made = self.step(spec, context).apply(spec, observed, known, context).await;
             if program {
@@ -161,7 +161,7 @@ impl Step for Watched {
         at_work(&self.watch.time, async {
             let program = self.is_program(context);
             if program {
-                self.before_program();
+                self.before_program("undo", context);
             }
             let undone = self.step(spec, context).undo(spec, known, context).await;
             if program {

@@ -29,6 +29,13 @@ pub(crate) struct Moment {
     pub(crate) made: Made,
 }
 
+impl Moment {
+    /// True when nothing outside of the sandbox differs.
+    pub(crate) fn same_files(&self, other: &Self) -> bool {
+        self.files == other.files && self.things == other.things
+    }
+}
+
 /// The files below a folder, with their permission bits.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Files(pub(crate) BTreeMap<PathBuf, (u32, Vec<u8>)>);

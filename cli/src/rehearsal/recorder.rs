@@ -32,6 +32,8 @@ pub(crate) struct CallPoint {
     pub(crate) what: String,
     pub(crate) before: Moment,
     pub(crate) after: Moment,
+    /// A program that still runs, or a simulated step that is just being made.
+    open: bool,
 }
 
 /// Moments of one undisturbed run.
@@ -214,35 +216,46 @@ impl Recorder {
     }
 
     /// Something outside of the sandbox is about to be changed, in the world as it is now.
-    pub(crate) fn before_program(&self, world: World, now_ms: i64) {
+    pub(crate) fn before_program(&self, what: String, world: World, now_ms: i64) {
         let mut inner = self.inner();
-        let things = inner.things.clone();
-        if let Some(camera) = &mut inner.camera {
-            camera.pending = Some((Arc::new(world), now_ms, things));
+        let (things, made) = (inner.things.clone(), inner.made.clone());
+        let Some(camera) = &mut inner.camera else { return };
+        if let Some(before) = camera.moment(Arc::new(world), now_ms, things, made) {
+            camera.film.calls.push(CallPoint { what, after: before.clone(), before, open: true });
         }
-        let made = inner.made.clone();
-        // The files of a program are as they were before it; they must be read before it runs.
-        if let Some(camera) = &mut inner.camera
-            && let Some((world, now_ms, things)) = camera.pending.take()
-            && let Some(before) = camera.moment(world, now_ms, things, made)
-        {
-            camera.film.calls.push(CallPoint { what: String::new(), after: before.clone(), before });
+    }
+
+    /// Something is about to be made durable. A program that is under way may have done its work by now, and a process that
+    /// dies here never says so.
+    pub(crate) fn before_commit(&self, world: impl FnOnce() -> (World, i64)) {
+        let mut inner = self.inner();
+        let (things, made) = (inner.things.clone(), inner.made.clone());
+        let Some(camera) = &mut inner.camera else { return };
+        if !camera.film.calls.iter().any(|point| point.open) {
+            return;
+        }
+        let (world, now_ms) = world();
+        let Some(now) = camera.moment(Arc::new(world), now_ms, things, made) else { return };
+        for point in camera.film.calls.iter_mut().filter(|point| point.open) {
+            point.after = now.clone();
         }
     }
 
     /// It was changed.
-    pub(crate) fn after_program(&self, what: String, world: World, now_ms: i64) {
+    pub(crate) fn after_program(&self, what: &str, world: World, now_ms: i64) {
         let mut inner = self.inner();
         if let Some(story) = &mut inner.story {
             story.push(format!("    did {what}"));
         }
         let (things, made) = (inner.things.clone(), inner.made.clone());
         let Some(camera) = &mut inner.camera else { return };
-        let after = camera.moment(Arc::new(world), now_ms, things, made);
-        let open = camera.film.calls.iter_mut().rev().find(|point| point.what.is_empty());
-        if let (Some(point), Some(after)) = (open, after) {
-            point.what = what;
-            point.after = after;
+        let Some(at) = camera.film.calls.iter().rposition(|point| point.open && point.what == what) else { return };
+        let untold = camera.film.calls.get(at).is_some_and(|point| point.after.same_files(&point.before));
+        // Nothing was made durable since its work was done: the moment is now.
+        let after = if untold { camera.moment(Arc::new(world), now_ms, things, made) } else { None };
+        if let Some(point) = camera.film.calls.get_mut(at) {
+            point.open = false;
+            point.after = after.unwrap_or_else(|| point.after.clone());
         }
     }
 
@@ -283,7 +296,7 @@ impl Witness for Recorder {
         let before = camera.moment(pending, at_ms, things.clone(), made_before);
         let after = camera.moment(Arc::new(world.clone()), now_ms, things, made);
         if let (Some(before), Some(after)) = (before, after) {
-            camera.film.calls.push(CallPoint { what, before, after });
+            camera.film.calls.push(CallPoint { what, before, after, open: false });
         }
     }
 }

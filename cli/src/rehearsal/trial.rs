@@ -9,7 +9,6 @@ use crate::rehearsal::kinds::Trouble;
 use crate::rehearsal::recorder::Film;
 use crate::rehearsal::stage::{Process, Stage, owner};
 use crate::views::event_text;
-use crate::wiring;
 use platflow_engine::drive::{DriveError, DriveOutcome, StartRun};
 use platflow_engine::event::{Direction, Ending, ParkReason};
 use platflow_engine::fold::Run;

@@ -1,0 +1,106 @@
+//! `platflow rehearse` through the real binary: a sound runbook has no violations, an unsound one is found out with a seed
+//! that shows how, and the whole shipped platform is crashed at every one of its journal's boundaries.
+
+use platflow_tests::TestEnvironment;
+use platflow_tests::scale::scale;
+use serde_json::Value;
+
+/// Two simulated steps and one real resource.
+const SOUND: &str = r#"
+workflow: small
+environment: small
+steps:
+  greet:
+    kind: core.exec
+    spec: {command: [greet], outputs: {word: {type: string}}}
+  group:
+    kind: aws.log_group
+    spec: {name: "/small/${steps.greet.outputs.word}", retention_days: 7}
+  tell:
+    kind: core.http
+    needs: [group]
+    spec: {method: POST, url: "https://example.com/done", outputs: {id: /id}}
+"#;
+
+/// Its program is said to be idempotent and is not: it adds a line to a file each time.
+const UNSOUND: &str = r#"
+workflow: twice
+environment: twice
+steps:
+  group:
+    kind: aws.log_group
+    spec: {name: /twice/group, retention_days: 7}
+  append:
+    kind: core.exec
+    needs: [group]
+    rehearse: run
+    spec:
+      command: [sh, -c, "echo line >> $HOME/file; printf '{}'"]
+      protocol: plain
+      idempotent: true
+      undo_command: [sh, -c, "rm -f $HOME/file"]
+"#;
+
+fn placed(runbook: &str) -> TestEnvironment {
+    let place = TestEnvironment::new();
+    std::fs::write(place.path().join("runbook.yaml"), runbook).expect("the runbook is written");
+    place
+}
+
+fn covered(answer: &Value, kind: &str) -> (u64, u64) {
+    let told = &answer["coverage"][kind];
+    (told["covered"].as_u64().expect("a number"), told["of"].as_u64().expect("a number"))
+}
+
+/// Proves that a small runbook is rehearsed wholly: every boundary, both sides of every call, every step failing, every
+/// profile and a second crash, both ways, without a violation; and that nothing touches the operator's state.
+#[test]
+fn a_sound_runbook_has_no_violations() {
+    let place = placed(SOUND);
+    let answer = place.run(&["rehearse", "./runbook.yaml", "--output", "json"]).expect_code(0).json();
+    assert_eq!(answer["violations"], serde_json::json!([]), "{answer}");
+    for kind in ["boundaries", "calls", "failures", "profiles", "second_crashes"] {
+        let (covered, of) = covered(&answer, kind);
+        assert!(covered == of && of > 2, "{kind}: {answer}");
+    }
+    assert!(answer["cases"].as_u64().is_some_and(|cases| cases > 60), "{answer}");
+    let list = place.run(&["list", "--output", "json"]).expect_code(0).json();
+    assert_eq!(list["runs"], serde_json::json!([]), "a rehearsal leaves no run behind");
+}
+
+/// Proves that a step which is not what it says it is makes violations (exit 5), each with a seed, and that replaying a
+/// seed shows that case step by step, with the same finding.
+#[test]
+fn an_unsound_program_is_found_out_and_replayed() {
+    let place = placed(UNSOUND);
+    let found = place.run(&["rehearse", "./runbook.yaml", "--output", "json"]).expect_code(5).json();
+    let violations = found["violations"].as_array().expect("a list");
+    let first = violations
+        .iter()
+        .find(|one| one["findings"][0]["found"].as_str().is_some_and(|text| text.contains("file")))
+        .unwrap_or_else(|| panic!("{found}"));
+    let seed = first["seed"].as_str().expect("a seed");
+    let again = place.run(&["rehearse", "./runbook.yaml", "--replay", seed, "--output", "json"]).expect_code(5).json();
+    assert_eq!(again["findings"], first["findings"], "{seed} is replayed");
+    let story = again["story"].as_array().expect("a story");
+    assert!(story.iter().any(|line| line.as_str().is_some_and(|line| line.contains("append"))), "{again}");
+    let text = place.run(&["rehearse", "./runbook.yaml", "--replay", seed]).expect_code(5).stdout;
+    assert!(text.contains("violation") && text.contains("expected"), "{text}");
+    place.run(&["rehearse", "./runbook.yaml", "--replay", "j9999.r"]).expect_code(2);
+    place.run(&["rehearse", "./runbook.yaml", "--replay", "nonsense"]).expect_code(2);
+}
+
+/// Proves that the shipped platform, real steps over real SDK clients, is crashed at every boundary of its journal and
+/// recovered from without a violation, and as many more cases of all kinds as the time allows.
+#[test]
+fn the_shipped_platform_is_rehearsed() {
+    let minutes = scale().of(4, 240);
+    let budget = format!("{minutes}m");
+    let place = TestEnvironment::new();
+    let answer = place.run(&["rehearse", "deploy-aws-dev", "--budget", &budget, "--output", "json"]);
+    println!("{}", answer.stdout);
+    let answer = answer.expect_code(0).json();
+    let (covered, of) = covered(&answer, "boundaries");
+    assert_eq!(covered, of, "{answer}");
+    assert_eq!(answer["violations"], serde_json::json!([]));
+}
