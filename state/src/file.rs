@@ -153,9 +153,11 @@ fn unsafe_setting(pragma: &str, found: &str, wanted: &str) -> JournalError {
 
 fn check_application(connection: &Connection) -> Result<(), JournalError> {
     let failed = sqlite("opened");
-    let found: i64 = connection.pragma_query_value(None, "application_id", |row| row.get(0)).map_err(&failed)?;
-    let tables: i64 =
-        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(&failed)?;
+    // Both as of one moment: another process may just be making the file.
+    let moment = connection.unchecked_transaction().map_err(&failed)?;
+    let tables: i64 = moment.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(&failed)?;
+    let found: i64 = moment.pragma_query_value(None, "application_id", |row| row.get(0)).map_err(&failed)?;
+    drop(moment);
     if found == APPLICATION_ID || (found == 0 && tables == 0) {
         Ok(())
     } else {
