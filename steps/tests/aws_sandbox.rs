@@ -249,6 +249,29 @@ async fn differences_are_found_and_mended() {
     }
 }
 
+/// Proves that a change which takes cluster-wide access from whoever runs platflow is refused before anything is called,
+/// naming what would be lost, and made once it is agreed to.
+#[tokio::test]
+async fn own_access_is_only_given_up_with_consent() {
+    let world = World::start().await;
+    let mut build = world.build("uid1", "run1");
+    let network = network(&mut build).await;
+    let identity = identity(&mut build).await;
+    build.make("aws.eks_cluster", "cluster.cluster", cluster_spec(&network, &identity)).await;
+    let policy = |name: &str| json!([{"arn": format!("arn:aws:eks::aws:cluster-access-policy/{name}")}]);
+    let entry = |policies: Value, agreed: bool| json!({"cluster_name": "test", "principal_arn": "caller", "policies": policies, "may_lose_own_access": agreed});
+    build.make("aws.access_entry", "cluster.caller", entry(policy("AmazonEKSClusterAdminPolicy"), false)).await;
+    let before = build.mutations();
+    build.respec("cluster.caller", entry(policy("AmazonEKSViewPolicy"), false));
+    let error = build.refused_again("cluster.caller").await;
+    assert_eq!((error.class, error.code.as_deref()), (ErrorClass::NeedsHuman, Some("OwnAccess")));
+    assert!(error.message.contains("AmazonEKSClusterAdminPolicy"), "{error}");
+    assert_eq!(build.mutations(), before, "nothing was called");
+    build.respec("cluster.caller", entry(policy("AmazonEKSViewPolicy"), true));
+    build.remake("cluster.caller").await;
+    assert!(build.mutations() > before);
+}
+
 /// Proves that a creating reply lost on the wire makes nothing twice: every kind of creation loses its first reply, and
 /// afterwards no two resources of one type carry the same step's tag.
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! `aws.access_entry`: lets an IAM principal into a cluster, with access policies and Kubernetes groups.
 //!
 //! `caller` stands for whoever runs platflow: the role behind a session, with its path. A change that takes the
-//! caller's own access away is refused. That an entry exists does not mean that the API server knows it already.
+//! caller's own access away is refused without consent. That an entry exists does not mean that the API server knows it already.
 
 use super::clients::AwsClients;
 use super::ec2::{SHORT, finished, required};
@@ -39,6 +39,9 @@ pub struct AccessEntrySpec {
     /// Kubernetes groups it is in.
     #[serde(default)]
     pub kubernetes_groups: BTreeSet<String>,
+    /// Consent to a change that takes policies of the whole cluster from whoever runs platflow. Without it, it is refused.
+    #[serde(default)]
+    pub may_lose_own_access: bool,
     /// `STANDARD`, `EC2_LINUX` and others. Cannot be changed in place.
     #[serde(default = "standard", rename = "type")]
     pub kind: String,
@@ -172,7 +175,7 @@ impl AccessEntryKind {
         Ok(())
     }
 
-    /// Refuses a change after which the caller could do less in the whole cluster than before.
+    /// Refuses a change after which the caller could do less in the whole cluster than before, unless it was agreed to.
     async fn keeps_caller(&self, spec: &AccessEntrySpec, principal: &str, present: &Policies) -> Result<(), StepError> {
         let wanted = wanted(spec);
         let lost: Vec<&String> = present
@@ -180,7 +183,7 @@ impl AccessEntryKind {
             .filter(|(arn, namespaces)| namespaces.is_empty() && wanted.get(*arn).is_none_or(|now| !now.is_empty()))
             .map(|(arn, _)| arn)
             .collect();
-        if lost.is_empty() || self.caller().await? != principal {
+        if lost.is_empty() || spec.may_lose_own_access || self.caller().await? != principal {
             return Ok(());
         }
         let lost: Vec<&str> = lost.into_iter().map(String::as_str).collect();
@@ -190,7 +193,7 @@ impl AccessEntryKind {
         ))
         .leaving(Residue::Present)
         .with_code("OwnAccess")
-        .with_remedy("run it as another administrator, or keep the policy"))
+        .with_remedy("run it as another administrator, keep the policy, or agree with may_lose_own_access: true"))
     }
 
     async fn change_present(

@@ -177,6 +177,11 @@ impl Build<'_> {
         self.drive(self.made.len() - 1).await.expect_err("it was not refused")
     }
 
+    /// Drives a step again that is expected to be refused.
+    pub(crate) async fn refused_again(&self, step: &str) -> StepError {
+        self.drive(self.index(step)).await.expect_err("the change was to be refused")
+    }
+
     async fn drive(&self, index: usize) -> Result<Value, StepError> {
         let made = &self.made[index];
         let (step, context) = (self.runs(&made.kind), self.context(&made.step));
