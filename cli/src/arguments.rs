@@ -129,8 +129,11 @@ pub(crate) struct Rehearse {
     /// Stop after this long, e.g. 60s or 10m: every journal boundary once, then what was covered least (default: every case)
     #[arg(long, value_name = "DURATION", value_parser = budget)]
     pub(crate) budget: Option<Duration>,
+    /// Stop after so many cases, in the order of a budget: the same cases on every machine
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) cases: Option<usize>,
     /// Show one case step by step, by the seed that a violation was printed with
-    #[arg(long, value_name = "SEED", conflicts_with = "budget")]
+    #[arg(long, value_name = "SEED", conflicts_with_all = ["budget", "cases"])]
     pub(crate) replay: Option<String>,
     /// How many cases are rehearsed at once (default: one per processor)
     #[arg(long, value_name = "COUNT")]

@@ -67,7 +67,8 @@ fn start(arguments: Arguments) -> Result<ExitCode, CommandError> {
 
 fn log_to_stderr(settings: &Settings) {
     let level = match settings.verbose {
-        0 => "error",
+        // A failed call is told by the step that met it, with what it means; its client's own words only repeat it.
+        0 => "error,kube_client=off",
         1 => "platflow=info,platflow_engine=info,platflow_steps=info,platflow_state=info,warn",
         _ => "platflow=debug,platflow_engine=debug,platflow_steps=debug,platflow_state=debug,info",
     };

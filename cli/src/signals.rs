@@ -25,7 +25,8 @@ pub(crate) fn cancel_on_signal() -> CancellationToken {
     token
 }
 
-async fn next_signal() -> Option<()> {
+/// The next Ctrl-C or SIGTERM; nothing when the system gives no signals.
+pub(crate) async fn next_signal() -> Option<()> {
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).ok()?;
     tokio::select! {
         result = tokio::signal::ctrl_c() => result.ok(),

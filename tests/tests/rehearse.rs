@@ -4,6 +4,7 @@
 use platflow_tests::TestEnvironment;
 use platflow_tests::scale::scale;
 use serde_json::Value;
+use std::io::Write;
 
 /// Two simulated steps and one real resource.
 const SOUND: &str = r#"
@@ -59,10 +60,12 @@ fn a_sound_runbook_has_no_violations() {
     let place = placed(SOUND);
     let answer = place.run(&["rehearse", "./runbook.yaml", "--output", "json"]).expect_code(0).json();
     assert_eq!(answer["violations"], serde_json::json!([]), "{answer}");
-    for kind in ["boundaries", "calls", "failures", "profiles", "second_crashes"] {
+    for kind in ["boundaries", "calls", "failures", "profiles"] {
         let (covered, of) = covered(&answer, kind);
         assert!(covered == of && of > 2, "{kind}: {answer}");
     }
+    assert!(covered(&answer, "second_crashes").0 > 0, "some recoveries live long enough to die: {answer}");
+    assert_eq!(answer["asked"], serde_json::json!({}), "nobody has to be asked");
     assert!(answer["cases"].as_u64().is_some_and(|cases| cases > 60), "{answer}");
     let list = place.run(&["list", "--output", "json"]).expect_code(0).json();
     assert_eq!(list["runs"], serde_json::json!([]), "a rehearsal leaves no run behind");
@@ -91,16 +94,18 @@ fn an_unsound_program_is_found_out_and_replayed() {
 }
 
 /// Proves that the shipped platform, real steps over real SDK clients, is crashed at every boundary of its journal and
-/// recovered from without a violation, and as many more cases of all kinds as the time allows.
+/// recovered from without a violation, and so are hundreds of other cases of all kinds.
 #[test]
 fn the_shipped_platform_is_rehearsed() {
-    let minutes = scale().of(4, 240);
-    let budget = format!("{minutes}m");
+    let cases = scale().of(500, 5_000).to_string();
     let place = TestEnvironment::new();
-    let answer = place.run(&["rehearse", "deploy-aws-dev", "--budget", &budget, "--output", "json"]);
-    println!("{}", answer.stdout);
+    let answer = place.run(&["rehearse", "deploy-aws-dev", "--cases", &cases, "--output", "json"]);
     let answer = answer.expect_code(0).json();
+    // Past the test's own capture: how much was shown belongs into every log.
+    let told = format!("rehearsed {} cases in {} s: {}", answer["cases"], answer["seconds"], answer["coverage"]);
+    writeln!(std::io::stderr(), "{told}").expect("stderr is open");
     let (covered, of) = covered(&answer, "boundaries");
     assert_eq!(covered, of, "{answer}");
-    assert_eq!(answer["violations"], serde_json::json!([]));
+    assert_eq!((&answer["violations"], &answer["asked"]), (&serde_json::json!([]), &serde_json::json!({})), "{told}");
+    assert!(answer["cases"].as_u64().is_some_and(|cases| cases >= 490), "{told}");
 }

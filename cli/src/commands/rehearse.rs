@@ -12,7 +12,7 @@ use crate::rehearsal::trial::Verdict;
 use crate::rehearsal::workers::{self, Jobs, News};
 use crate::settings::Settings;
 use crate::views::{output, time};
-use crate::{identifiers, runbook, wiring};
+use crate::{identifiers, runbook, signals, wiring};
 use jiff::Timestamp;
 use platflow_engine::clock::{Clock, ScaledClock, after};
 use serde_json::json;
@@ -25,6 +25,8 @@ use tokio::sync::mpsc;
 #[derive(Default)]
 struct Tally {
     coverage: Coverage,
+    /// Cases that were told of, held or not.
+    told: usize,
     violations: Vec<(Case, Verdict)>,
     /// What runs stopped for a human with, and how often.
     asked: BTreeMap<String, usize>,
@@ -73,7 +75,7 @@ pub(crate) async fn execute(arguments: Rehearse, settings: &Settings) -> Result<
         Rehearsal { arguments: &arguments, settings, clock: &clock, started, jobs: &jobs, replayed: replayed.as_ref() };
     let result = tokio::select! {
         biased;
-        _ = tokio::signal::ctrl_c() => Err(CommandError::new(ExitCode::Interrupted, "interrupted; nothing is left of the rehearsal")),
+        _ = signals::next_signal() => Err(CommandError::new(ExitCode::Interrupted, "interrupted; nothing is left of the rehearsal")),
         result = rehearsal.listen(&mut news, deadline) => result,
     };
     jobs.close();
@@ -106,6 +108,7 @@ impl Rehearsal<'_> {
     ) -> Result<ExitCode, CommandError> {
         let mut extent: Option<Extent> = None;
         let mut tally = Tally::default();
+        let mut wanted = 0;
         loop {
             let over = async {
                 match deadline.filter(|_| extent.is_some()) {
@@ -119,11 +122,19 @@ impl Rehearsal<'_> {
                 () = over => break,
             };
             match told {
+                // The queue is empty, or a worker is gone with the case that it was at.
+                None if tally.told < wanted => {
+                    let lost = wanted - tally.told;
+                    return Err(CommandError::new(
+                        ExitCode::Internal,
+                        format!("{lost} case(s) were never judged: a worker ended before its time"),
+                    ));
+                }
                 None => break,
                 Some(News::Failed(error)) => return Err(error),
                 Some(News::Filmed(found)) => {
                     if extent.is_none() {
-                        self.plan(&found)?;
+                        wanted = self.plan(&found)?;
                         extent = Some(found);
                     }
                 }
@@ -142,12 +153,14 @@ impl Rehearsal<'_> {
     }
 
     /// Says what is to be done, once it is known how long the run is.
-    fn plan(&self, extent: &Extent) -> Result<(), CommandError> {
-        let cases = match (self.replayed, self.arguments.budget) {
-            (Some(case), _) => vec![case.clone()],
-            (None, Some(_)) => schedule::sampled(extent),
-            (None, None) => schedule::whole(extent),
+    fn plan(&self, extent: &Extent) -> Result<usize, CommandError> {
+        let sampled = self.arguments.budget.is_some() || self.arguments.cases.is_some();
+        let mut cases = match self.replayed {
+            Some(case) => vec![case.clone()],
+            None if sampled => schedule::sampled(extent),
+            None => schedule::whole(extent),
         };
+        cases.truncate(self.arguments.cases.unwrap_or(usize::MAX));
         if self.settings.output == OutputFormat::Text {
             output::line(&format!(
                 "undisturbed run: {} commits, {} mutating calls, in {}; {} cases to come",
@@ -157,8 +170,9 @@ impl Rehearsal<'_> {
                 cases.len()
             ))?;
         }
+        let count = cases.len();
         self.jobs.fill(cases);
-        Ok(())
+        Ok(count)
     }
 
     fn elapsed(&self) -> Duration {
@@ -166,11 +180,12 @@ impl Rehearsal<'_> {
     }
 
     fn take(&self, tally: &mut Tally, case: Case, verdict: Verdict) -> Result<(), CommandError> {
+        tally.told += 1;
         // The undisturbed runs of two workers may differ by a commit: the place that only one of them has is no case.
         if verdict.absent {
             return Ok(());
         }
-        tally.coverage.add(&case);
+        tally.coverage.add(&case, verdict.crashed_again);
         if let Some(what) = &verdict.asked {
             *tally.asked.entry(what.clone()).or_default() += 1;
         }
@@ -234,6 +249,10 @@ impl Rehearsal<'_> {
             for (what, count) in &tally.asked {
                 output::line(&format!("  {count} run(s) stopped for a human, as they should: {what}"))?;
             }
+            let left = tally.coverage.boundaries_left(extent);
+            if left > 0 {
+                output::line(&format!("incomplete: {left} journal boundaries were not come to; give it more time"))?;
+            }
             output::line(&format!("{} cases, {} violation(s)", tally.coverage.cases, tally.violations.len()))?;
         } else {
             let violations: Vec<_> =
@@ -243,6 +262,7 @@ impl Rehearsal<'_> {
                 "workflow": self.arguments.workflow.workflow,
                 "undisturbed": {"commits": extent.boundaries.len(), "calls": extent.calls},
                 "cases": tally.coverage.cases,
+                "complete": tally.coverage.boundaries_left(extent) == 0,
                 "coverage": tally.coverage.json(extent),
                 "asked": tally.asked,
                 "violations": violations,

@@ -59,15 +59,24 @@ fn places(extent: &Extent, kind: &str) -> usize {
 }
 
 impl Coverage {
-    /// A case was held.
-    pub(crate) fn add(&mut self, case: &Case) {
+    /// A case was held. A second crash counts where the recovery lived long enough to die.
+    pub(crate) fn add(&mut self, case: &Case, crashed_again: bool) {
+        self.cases += 1;
+        if case.again.is_some() && !crashed_again {
+            return;
+        }
         let seen = self.seen.entry(kind(case)).or_default();
         seen.places.insert(place(case));
         match case.recovery {
             Recovery::Resume => seen.resumed += 1,
             Recovery::Rollback => seen.rolled_back += 1,
         }
-        self.cases += 1;
+    }
+
+    /// How many journal boundaries were not come to.
+    pub(crate) fn boundaries_left(&self, extent: &Extent) -> usize {
+        let covered = self.seen.get("boundaries").map_or(0, |seen| seen.places.len());
+        extent.boundaries.len().saturating_sub(covered)
     }
 
     /// For people, a line per kind.

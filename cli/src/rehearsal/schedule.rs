@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 /// Each profile is drawn from so many seeds.
 const SEEDS: u64 = 3;
 /// A recovery dies after at most so many commits of its own.
-const SECOND_DEATH: usize = 12;
+const SECOND_DEATH: usize = 6;
 
 /// What can be cut: the places of an undisturbed run.
 #[derive(Debug, Clone, PartialEq, Eq)]

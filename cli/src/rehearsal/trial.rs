@@ -13,7 +13,9 @@ use platflow_engine::drive::{DriveError, DriveOutcome, StartRun};
 use platflow_engine::event::{Direction, Ending, ParkReason};
 use platflow_engine::fold::Run;
 use platflow_engine::journal::{Journal, JournalError, Lease};
+use platflow_engine::name::StepName;
 use platflow_engine::plan::OnFailure;
+use platflow_engine::step::UndoPlan;
 use platflow_sandbox::faults::Profile;
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -197,6 +199,16 @@ async fn run_through(stage: &Stage, verdict: &mut Verdict) -> Result<(), Command
     Ok(())
 }
 
+/// True when the runbook itself wants a human: a program of the user's own, or a step that says it cannot be undone.
+fn declared(stage: &Stage, recovery: Recovery, steps: &[StepName]) -> bool {
+    let wants = |name: &StepName| {
+        let step = stage.script.plan.steps.iter().find(|step| step.name == *name);
+        let impossible = step.is_some_and(|step| step.undo == UndoPlan::Impossible);
+        stage.script.real.contains(name) || (recovery == Recovery::Rollback && impossible)
+    };
+    !steps.is_empty() && steps.iter().all(wants)
+}
+
 fn describe(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -237,7 +249,13 @@ pub(crate) async fn hold(stage: &Stage, undisturbed: &Undisturbed, case: &Case) 
                 process.end().await?;
                 continue;
             }
-            Ok(End::Outcome(DriveOutcome::Parked(ParkReason::NeedsHuman { what, .. }))) => verdict.asked = Some(what),
+            Ok(End::Outcome(DriveOutcome::Parked(ParkReason::NeedsHuman { steps, what }))) => {
+                if declared(stage, case.recovery, &steps) {
+                    verdict.asked = Some(what);
+                } else {
+                    verdict.findings.push(finding("a run that ends", format!("it stopped for a human: {what}")));
+                }
+            }
             Ok(End::Outcome(DriveOutcome::Parked(reason))) => {
                 verdict
                     .findings

@@ -84,36 +84,32 @@ impl Sweep<'_> {
 
     async fn balancers(&mut self) -> Result<(), StepError> {
         let here = lists::balancers(self.aws).await?.into_iter().filter(|one| one.vpc == self.former.vpc);
-        let arns: Vec<String> = here.map(|one| one.arn).collect();
-        for (arn, tags) in lists::balancer_tags(self.aws, Service::Elb, &arns).await? {
-            if self.of_cluster(&tags) {
-                let named = vec![parameter("LoadBalancerArn", &arn)];
-                self.tell(Service::Elb, "DeleteLoadBalancer", &arn, named).await?;
-            }
-        }
-        Ok(())
+        let ids = here.map(|one| one.arn).collect();
+        self.balanced((Service::Elb, "DeleteLoadBalancer", "LoadBalancerArn"), ids).await
     }
 
     async fn classic_balancers(&mut self) -> Result<(), StepError> {
         let here = lists::classic_balancers(self.aws).await?.into_iter().filter(|one| one.vpc == self.former.vpc);
-        let names: Vec<String> = here.map(|one| one.name).collect();
-        for (name, tags) in lists::balancer_tags(self.aws, Service::ClassicElb, &names).await? {
-            if self.of_cluster(&tags) {
-                let named = vec![parameter("LoadBalancerName", &name)];
-                self.tell(Service::ClassicElb, "DeleteLoadBalancer", &name, named).await?;
-            }
-        }
-        Ok(())
+        let ids = here.map(|one| one.name).collect();
+        self.balanced((Service::ClassicElb, "DeleteLoadBalancer", "LoadBalancerName"), ids).await
     }
 
     /// One that its load balancer still uses is asked for again when that is gone.
     async fn target_groups(&mut self) -> Result<(), StepError> {
         let here = lists::target_groups(self.aws).await?.into_iter().filter(|one| one.vpc == self.former.vpc);
-        let arns: Vec<String> = here.map(|one| one.arn).collect();
-        for (arn, tags) in lists::balancer_tags(self.aws, Service::Elb, &arns).await? {
+        let ids = here.map(|one| one.arn).collect();
+        self.balanced((Service::Elb, "DeleteTargetGroup", "TargetGroupArn"), ids).await
+    }
+
+    /// Tells those of the cluster to go.
+    async fn balanced(
+        &mut self,
+        (service, action, named): (Service, &str, &str),
+        ids: Vec<String>,
+    ) -> Result<(), StepError> {
+        for (id, tags) in lists::balancer_tags(self.aws, service, &ids).await? {
             if self.of_cluster(&tags) {
-                let named = vec![parameter("TargetGroupArn", &arn)];
-                self.tell(Service::Elb, "DeleteTargetGroup", &arn, named).await?;
+                self.tell(service, action, &id, vec![parameter(named, &id)]).await?;
             }
         }
         Ok(())
