@@ -175,8 +175,9 @@ async fn a_plain_command_is_never_guessed_about() {
 
     // A crash after `started`: the end is not on record.
     held.notes.lock().unwrap().remove("ended");
-    let seen = observe(&exec, &spec, &held).await.unwrap();
-    assert!(matches!(&seen, Observation::Unknown { reason } if reason.contains("idempotent")), "{seen:?}");
+    let asked = observe(&exec, &spec, &held).await.unwrap_err();
+    assert_eq!((asked.class, asked.code.as_deref()), (ErrorClass::NeedsHuman, Some("Uncertain")), "{asked}");
+    assert!(asked.remedy.as_ref().is_some_and(|remedy| remedy.contains("idempotent")), "{asked}");
     let mut repeatable = spec.clone();
     repeatable["idempotent"] = json!(true);
     assert_eq!(observe(&exec, &repeatable, &held).await.unwrap(), Observation::Absent);
@@ -223,7 +224,7 @@ async fn a_lost_lease_stops_the_command() {
     *held.lease.lock().unwrap() = None;
     let error = task.await.unwrap().unwrap_err();
     assert_eq!(error.code.as_deref(), Some("Stale"));
-    assert!(matches!(observe(&exec, &spec, &held).await.unwrap(), Observation::Unknown { .. }));
+    assert_eq!(observe(&exec, &spec, &held).await.unwrap_err().code.as_deref(), Some("Uncertain"));
     std::fs::remove_file(&begun).unwrap();
     assert!(apply(&exec, &spec, &held, 2).await.is_err());
     assert!(!begun.exists());

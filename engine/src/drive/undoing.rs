@@ -3,7 +3,7 @@
 use crate::clock::after;
 use crate::drive::attempt::{Attempt, Outcome, failed};
 use crate::event::Finding;
-use crate::failure::{Residue, StepError};
+use crate::failure::{ErrorClass, Residue, StepError};
 use crate::state::UndoMeaning;
 use crate::step::{Observation, Ownership, Progress, UndoProgress};
 use serde_json::Value;
@@ -104,6 +104,8 @@ impl Attempt {
             Ok(Observation::Present { .. } | Observation::Changing { .. }) => None,
             // Broken as it is, it is there.
             Err(error) if error.terminal => None,
+            // What nobody can look at, its undo decides about by its own means.
+            Err(error) if error.class == ErrorClass::NeedsHuman => None,
             Err(error) => Some(failed(error)),
         }
     }

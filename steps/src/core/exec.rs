@@ -289,7 +289,7 @@ impl StepKind for Exec {
         }
         let seen = match spec.protocol {
             Protocol::Plain => {
-                plain::seen(record, outputs(record), &plain::digest(spec), spec.idempotent, program(spec))
+                plain::seen(record, outputs(record), &plain::digest(spec), spec.idempotent, program(spec))?
             }
             Protocol::Verbs => {
                 let (code, stdout, stderr) = self.ask("observe", spec, record, context).await?;

@@ -258,7 +258,7 @@ impl StepKind for Http {
             return self.look(spec, look).await;
         }
         let what = format!("{} {}", spec.method, spec.url);
-        Ok(match plain::seen(record, outputs(record), &plain::digest(spec), spec.repeatable(), &what) {
+        Ok(match plain::seen(record, outputs(record), &plain::digest(spec), spec.repeatable(), &what)? {
             Seen::Absent => Seen::Absent,
             Seen::Present { outputs, ownership, differences } => {
                 Seen::Present { outputs: HttpOutputs(outputs), ownership, differences }

@@ -7,7 +7,7 @@
 use super::answer::Told;
 use crate::contract::{Record, Seen};
 use platflow_engine::context::Context;
-use platflow_engine::failure::StepError;
+use platflow_engine::failure::{Residue, StepError};
 use platflow_engine::step::{Difference, Ownership};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -81,21 +81,27 @@ pub(super) fn may_have_begun<O>(record: &Record<O>, outputs: Option<&Told>) -> b
 }
 
 /// The trail as an observation.
+///
+/// # Errors
+/// What began, has no end and may not happen twice: only a human can tell whether it happened.
 pub(super) fn seen<O>(
     record: &Record<O>,
     outputs: Option<&Told>,
     digest: &str,
     repeatable: bool,
     what: &str,
-) -> Seen<Told> {
-    match trail(record, outputs) {
+) -> Result<Seen<Told>, StepError> {
+    Ok(match trail(record, outputs) {
         Trail::NotThere => Seen::Absent,
         Trail::Uncertain if repeatable => Seen::Absent,
-        Trail::Uncertain => Seen::Unknown {
-            reason: format!(
-                "{what} was begun and its end is not on record, and it cannot be asked whether it happened; say `idempotent: true` if it may happen twice, or settle the step by hand with mark-done or skip"
-            ),
-        },
+        Trail::Uncertain => {
+            return Err(StepError::needs_human(format!(
+                "{what} was begun and its end is not on record, and it cannot be asked whether it happened"
+            ))
+            .leaving(Residue::Unknown)
+            .with_code("Uncertain")
+            .with_remedy("look for yourself; then roll the run back, or, if it may happen twice, say `idempotent: true` in the runbook and run that"));
+        }
         Trail::Done(outputs) => {
             let then = record.notes.get("started").and_then(|note| note.get("digest")).and_then(Value::as_str);
             let differences = match then {
@@ -106,7 +112,7 @@ pub(super) fn seen<O>(
             };
             Seen::Present { outputs, ownership: Ownership::Ours, differences }
         }
-    }
+    })
 }
 
 #[cfg(test)]
@@ -137,7 +143,9 @@ mod tests {
         assert_eq!(trail(&record(&[started("r/2"), done("r/2"), undone("r/1")]), None), made);
         assert!(may_have_begun(&record(&[started("r/1"), vain("r/1")]), None));
         assert!(!may_have_begun(&record(&[started("r/1"), undone("r/1")]), None));
-        let seen = seen(&record(&[started("r/1"), done("r/1")]), None, "another", false, "it");
+        let seen = seen(&record(&[started("r/1"), done("r/1")]), None, "another", false, "it").unwrap();
         assert!(matches!(seen, Seen::Present { differences, .. } if differences.len() == 1));
+        let uncertain = super::seen(&record(&[started("r/1")]), None, "d", false, "it").unwrap_err();
+        assert_eq!(uncertain.code.as_deref(), Some("Uncertain"));
     }
 }
