@@ -94,10 +94,11 @@ fn an_unsound_program_is_found_out_and_replayed() {
 }
 
 /// Proves that the shipped platform, real steps over real SDK clients, is crashed at every boundary of its journal and
-/// recovered from without a violation, and so are hundreds of other cases of all kinds.
+/// recovered from without a violation, and so is a sample of all other kinds of cases.
 #[test]
 fn the_shipped_platform_is_rehearsed() {
-    let cases = scale().of(500, 5_000).to_string();
+    let (cases, at_least) = (scale().of(100, 5_000), scale().of(95, 2_000));
+    let cases = cases.to_string();
     let place = TestEnvironment::new();
     let answer = place.run(&["rehearse", "deploy-aws-dev", "--cases", &cases, "--output", "json"]);
     let answer = answer.expect_code(0).json();
@@ -107,5 +108,5 @@ fn the_shipped_platform_is_rehearsed() {
     let (covered, of) = covered(&answer, "boundaries");
     assert_eq!(covered, of, "{answer}");
     assert_eq!((&answer["violations"], &answer["asked"]), (&serde_json::json!([]), &serde_json::json!({})), "{told}");
-    assert!(answer["cases"].as_u64().is_some_and(|cases| cases >= 490), "{told}");
+    assert!(answer["cases"].as_u64().is_some_and(|cases| cases >= at_least as u64), "{told}");
 }
