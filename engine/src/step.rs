@@ -39,6 +39,12 @@ pub trait Step: Send + Sync + 'static {
     /// # Errors
     /// Class and residue; an owner that stands in the way is [`UndoProgress::Blocked`], not an error.
     async fn undo(&self, spec: &Value, known: &Known, context: &Context) -> Result<UndoProgress, StepError>;
+
+    /// True for a step of many things whose undo tells ours from others' one by one: a single one of somebody else's is
+    /// then left alone, and is no reason to leave all. False: a look that finds somebody else's stops the undo.
+    fn spares_strangers(&self) -> bool {
+        false
+    }
 }
 
 /// What is known of a step before it is looked at: from this run's journal or the environment's record.

@@ -88,6 +88,8 @@ pub trait StepKind: Send + Sync + 'static {
     const SUMMARY: &'static str;
     /// How long after an uncertain call an absence may still be read lag (at least 60 s where a create has neither token nor unique name).
     const SETTLE: Duration = Duration::ZERO;
+    /// See [`Step::spares_strangers`].
+    const SPARES_STRANGERS: bool = false;
     /// Expected duration.
     const EXPECTED: Duration = Duration::from_secs(2);
     /// Undoing it destroys data that cannot be rebuilt.
@@ -170,6 +172,10 @@ fn restore<K: StepKind>(observation: &Observation) -> Result<Seen<K::Outputs>, S
 
 #[async_trait]
 impl<K: StepKind> Step for Erased<K> {
+    fn spares_strangers(&self) -> bool {
+        K::SPARES_STRANGERS
+    }
+
     async fn observe(&self, spec: &Value, known: &Known, context: &Context) -> Result<Observation, StepError> {
         let spec = decode("spec", K::NAME, spec)?;
         erase::<K>(self.0.observe(&spec, &typed_record(known), context).await?)

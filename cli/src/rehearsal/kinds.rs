@@ -125,6 +125,10 @@ fn failure(trouble: &Trouble) -> StepError {
 
 #[async_trait]
 impl Step for Watched {
+    fn spares_strangers(&self) -> bool {
+        self.double.is_none() && self.inner.spares_strangers()
+    }
+
     async fn observe(&self, spec: &Value, known: &Known, context: &Context) -> Result<Observation, StepError> {
         at_work(&self.watch.time, self.step(spec, context).observe(spec, known, context)).await
     }

@@ -47,7 +47,9 @@ impl Attempt {
         if let Some(outcome) = self.doubt_absence_of(&spec).await {
             return outcome;
         }
-        if let Some(outcome) = self.spare_strangers(&spec).await {
+        if !self.kind.spares_strangers()
+            && let Some(outcome) = self.spare_strangers(&spec).await
+        {
             return outcome;
         }
         match self.kind.undo(&spec, &self.known, &self.context).await {

@@ -96,6 +96,8 @@ impl StepKind for ApplyKind {
     type Spec = ApplySpec;
     type Outputs = ApplyOutputs;
 
+    /// Servers make some of these objects again while they are being taken away.
+    const SPARES_STRANGERS: bool = true;
     const NAME: &'static str = "kubernetes.apply";
     const SUMMARY: &'static str = "Manifests, by server-side apply.";
     const EXPECTED: Duration = Duration::from_secs(30);
