@@ -58,21 +58,27 @@ pub(crate) fn open_writer(path: &Path, settings: &StoreSettings) -> Result<Conne
     if !settings.accept_network_file_system {
         refuse_network(&folder)?;
     }
-    make_file(path, &folder).map_err(opened)?;
-    let mut connection =
-        Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)
-            .map_err(sqlite("opened"))?;
+    if settings.vfs.is_none() {
+        make_file(path, &folder).map_err(opened)?;
+    }
+    let mut connection = connect(path, settings).map_err(sqlite("opened"))?;
     let patience = Patience::new(settings);
     prepare(&mut connection, &patience)?;
     Ok(connection)
 }
 
+fn connect(path: &Path, settings: &StoreSettings) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    match &settings.vfs {
+        None => Connection::open_with_flags(path, flags),
+        Some(vfs) => Connection::open_with_flags_and_vfs(path, flags, vfs.as_str()),
+    }
+}
+
 /// Opens a connection that only reads.
 pub(crate) fn open_reader(path: &Path, settings: &StoreSettings) -> Result<Connection, JournalError> {
     // Read-write at the level of the file (the WAL index is shared memory that readers register in), read-only in SQL.
-    let connection =
-        Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)
-            .map_err(sqlite("opened"))?;
+    let connection = connect(path, settings).map_err(sqlite("opened"))?;
     connection.busy_timeout(Duration::from_millis(settings.busy_ms)).map_err(sqlite("opened"))?;
     let found = schema_version(&connection)?;
     if found == 0 {

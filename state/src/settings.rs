@@ -15,11 +15,21 @@ pub struct StoreSettings {
     pub group: usize,
     /// Open the file even on a network file system, where SQLite's locks cannot be trusted.
     pub accept_network_file_system: bool,
+    /// The registered virtual file system of SQLite that holds the file; the operating system's when none is named.
+    /// Simulated disks are opened this way; the locks of owners stay files of the operating system.
+    pub vfs: Option<String>,
 }
 
 impl Default for StoreSettings {
     fn default() -> Self {
-        Self { lease_ms: 10_000, renew_ms: 3_000, busy_ms: 30_000, group: 512, accept_network_file_system: false }
+        Self {
+            lease_ms: 10_000,
+            renew_ms: 3_000,
+            busy_ms: 30_000,
+            group: 512,
+            accept_network_file_system: false,
+            vfs: None,
+        }
     }
 }
 

@@ -6,20 +6,17 @@
 //! excluded by hand.
 
 use platflow_engine::model::combined::Trouble;
-use platflow_engine::model::generate;
-use platflow_engine::model::kinds::Habit;
 use platflow_engine::model::sweep::{Broken, Crash, Recovery, Subject, Undisturbed};
 use platflow_engine::model::world::{Fault, Moment};
 use platflow_engine::name::StepName;
-use platflow_engine::plan::{OnFailure, PlannedStep};
-use platflow_engine::step::UndoPlan;
+use platflow_engine::plan::OnFailure;
+use platflow_simulation::shipped;
 use platflow_tests::TestEnvironment;
 use platflow_tests::scale::scale;
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{RngExt, SeedableRng};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 const WAYS: [(OnFailure, Recovery); 3] = [
@@ -35,72 +32,19 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().build().expect("a runtime").block_on(future)
 }
 
-/// How the resource behind a kind behaves, as far as crashes can tell. What is not named has a name of its own, is there
-/// at once and is read consistently: objects of Kubernetes and Vault, roles, keys of IAM and EKS.
-fn habit(kind: &str) -> Habit {
-    match kind {
-        "aws.vpc" | "aws.subnet" | "aws.internet_gateway" | "aws.elastic_ip" | "aws.security_group" | "aws.kms_key" => {
-            Habit::Anonymous
-        }
-        "aws.nat_gateway" => Habit::SlowToken,
-        "aws.route_table" | "aws.launch_template" => Habit::Token,
-        "aws.eks_cluster"
-        | "aws.node_group"
-        | "aws.addon"
-        | "argocd.install"
-        | "vault.install"
-        | "vault.unseal"
-        | "external_secrets.install" => Habit::Slow,
-        "vault.init" | "argocd.admin_password" => Habit::Secret,
-        _ => Habit::Plain,
-    }
+/// The shipped graph as the binary tells it.
+fn graph() -> Value {
+    TestEnvironment::new().run(&["validate", "deploy-aws-dev", "--output", "json"]).expect_code(0).json()
 }
 
-fn names(value: &Value) -> Vec<StepName> {
-    Vec::<StepName>::deserialize(value).expect("step names")
-}
-
-/// The shipped graph on an empty account; `earlier`: on what an earlier run of half of it had built, some of it otherwise.
-fn subject(earlier: bool) -> Subject {
-    let place = TestEnvironment::new();
-    let answer = place.run(&["validate", "deploy-aws-dev", "--output", "json"]).expect_code(0).json();
-    let mut steps = Vec::new();
-    for one in answer["steps"].as_array().expect("steps") {
-        let name = one["name"].as_str().expect("a name");
-        let habit = habit(one["kind"].as_str().expect("a kind"));
-        let mut step = generate::step(name, habit, json!({"size": 1}), &names(&one["needs"])).expect("a step");
-        step.undo_after = names(&one["undo_after"]);
-        step.undo = UndoPlan::deserialize(&one["undo"]).expect("a way of undoing");
-        steps.push(step);
+/// Proves that the graph which the simulations run on, without building any step kind, is the one that is shipped.
+#[test]
+fn the_simulated_graph_is_the_shipped_one() {
+    let known = shipped::known(&graph());
+    if known != shipped::fixture() {
+        let text = serde_json::to_string_pretty(&known).expect("JSON");
+        panic!("tests/simulation/src/deploy-aws-dev.json is of another day; it should be\n{text}");
     }
-    assert!(steps.len() > 60);
-    let mut built: Vec<PlannedStep> = Vec::new();
-    // Level by level, as only what stands on something built can have been built.
-    loop {
-        let is_built = |name: &StepName| built.iter().any(|step| step.name == *name);
-        let ready = |(number, step): &(usize, &PlannedStep)| {
-            number % 5 != 4 && !is_built(&step.name) && step.needs.iter().all(is_built)
-        };
-        let level: Vec<PlannedStep> =
-            steps.iter().enumerate().filter(ready).map(|(number, step)| as_before(number, step)).collect();
-        if level.is_empty() {
-            break;
-        }
-        built.extend(level);
-    }
-    assert!(built.len() > 10);
-    let earlier = if earlier { Some(generate::plan(built).expect("a plan")) } else { None };
-    let plan = generate::plan(steps).expect("a plan");
-    Subject { plan, earlier, vanished: Vec::new(), habits: generate::habits().expect("habits") }
-}
-
-/// A step as an earlier run had it: some otherwise than now.
-fn as_before(number: usize, step: &PlannedStep) -> PlannedStep {
-    let mut before = step.clone();
-    if number % 7 == 3 {
-        before.spec = json!({"size": 2});
-    }
-    before
 }
 
 /// One case of any sort.
@@ -160,7 +104,7 @@ fn draw(mut cases: Vec<Case>, most: usize) -> Vec<Case> {
 }
 
 fn sweep(what: &str, earlier: bool, twice: bool, cases: impl FnOnce(&Subject, &Undisturbed) -> (Vec<Case>, usize)) {
-    let subject = subject(earlier);
+    let subject = shipped::subject(&graph(), earlier);
     let expected = block_on(subject.undisturbed(twice)).unwrap_or_else(|broken| panic!("{broken}"));
     let (all, most) = cases(&subject, &expected);
     let total = all.len();

@@ -55,8 +55,16 @@ fn imports_follow_the_arrows() {
         ),
         (
             "platflow-tests",
-            vec!["platflow-engine", "platflow-state", "platflow-steps", "platflow-workflows", "platflow-sandbox"],
+            vec![
+                "platflow-engine",
+                "platflow-state",
+                "platflow-steps",
+                "platflow-workflows",
+                "platflow-sandbox",
+                "platflow-simulation",
+            ],
         ),
+        ("platflow-simulation", vec!["platflow-engine", "platflow-state"]),
     ]
     .into_iter()
     .map(|(name, names)| (name, names.into_iter().collect()))

@@ -199,7 +199,7 @@ impl ModelStep {
                 // Its secret was told to a process that died: nothing has used it yet, so it is made again.
                 self.world
                     .call(context, "wipe", |effects| {
-                        effects.delete(id, Duration::ZERO);
+                        effects.wipe(id);
                         Ok(())
                     })
                     .await?;

@@ -4,9 +4,9 @@
 use crate::drive::DriveOutcome;
 use crate::event::{Direction, Ending};
 use crate::failure::{ErrorClass, Residue};
-use crate::journal::{Journal, JournalError};
+use crate::journal::JournalError;
 use crate::model::kinds::Habit;
-use crate::model::trial::{End, Trial, TrialError};
+use crate::model::trial::{End, MortalJournal, Trial, TrialError};
 use crate::model::world::{Fault, Moment};
 use crate::name::{KindName, RunId, StepName};
 use crate::plan::{OnFailure, Plan};
@@ -68,7 +68,10 @@ pub struct Undisturbed {
 }
 
 /// The id of the run under test.
-pub(super) fn run_id() -> Result<RunId, TrialError> {
+///
+/// # Errors
+/// Never: the name is well-formed.
+pub fn run_id() -> Result<RunId, TrialError> {
     Ok(RunId::new("run")?)
 }
 
@@ -84,7 +87,14 @@ impl Subject {
     /// # Errors
     /// When the earlier run does not end well.
     pub async fn prepare(&self, twice: bool) -> Result<Trial, TrialError> {
-        let trial = Trial::new(&self.habits, twice)?;
+        self.prepare_on(Trial::new(&self.habits, twice)?).await
+    }
+
+    /// The same in an empty environment on any journal.
+    ///
+    /// # Errors
+    /// When the earlier run does not end well.
+    pub async fn prepare_on<J: MortalJournal>(&self, trial: Trial<J>) -> Result<Trial<J>, TrialError> {
         if let Some(earlier) = &self.earlier {
             let end = trial.run(&RunId::new("earlier")?, earlier, OnFailure::Park).await?;
             if end != End::Outcome(DriveOutcome::Finished(Ending::Done)) {
@@ -225,9 +235,12 @@ impl Subject {
     }
 
     /// The world, the record and the journal are what they should be.
-    pub(super) async fn check(
+    ///
+    /// # Errors
+    /// What is not, with the story of the run.
+    pub async fn check<J: MortalJournal>(
         &self,
-        trial: &Trial,
+        trial: &Trial<J>,
         id: &RunId,
         recovery: Recovery,
         expected: &Undisturbed,
@@ -239,7 +252,13 @@ impl Subject {
         })
     }
 
-    async fn judge(&self, trial: &Trial, id: &RunId, recovery: Recovery, expected: &Undisturbed) -> Result<(), String> {
+    async fn judge<J: MortalJournal>(
+        &self,
+        trial: &Trial<J>,
+        id: &RunId,
+        recovery: Recovery,
+        expected: &Undisturbed,
+    ) -> Result<(), String> {
         let violations = trial.world.violations();
         if !violations.is_empty() {
             return Err(violations.join("; "));
@@ -264,7 +283,7 @@ impl Subject {
         self.check_record(trial, recovery).await
     }
 
-    async fn check_record(&self, trial: &Trial, recovery: Recovery) -> Result<(), String> {
+    async fn check_record<J: MortalJournal>(&self, trial: &Trial<J>, recovery: Recovery) -> Result<(), String> {
         let record = trial.journal.record(&trial.uid).await.map_err(|error| chain(&error))?;
         if let Some(row) = record.iter().find(|row| !row.settled) {
             return Err(format!("the record of {} is not settled", row.step));
@@ -324,19 +343,24 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-pub(super) fn arm(trial: &Trial, crash: Crash, head: u64) {
+/// The process dies there; `head` is where its journal stands.
+pub fn arm<J: MortalJournal>(trial: &Trial<J>, crash: Crash, head: u64) {
     match crash {
         Crash::Event(event) => trial.journal.die_at(head + event),
         Crash::Call(call, moment) => trial.world.die_at(call, moment),
     }
 }
 
-fn revive(trial: &Trial) {
+fn revive<J: MortalJournal>(trial: &Trial<J>) {
     trial.world.heal();
     trial.journal.revive();
 }
 
-pub(super) async fn consistent(trial: &Trial, id: &RunId) -> Result<bool, String> {
+/// Whether the rows of a run are the fold of its events; true when there is no such run.
+///
+/// # Errors
+/// What cannot be read.
+pub async fn consistent<J: MortalJournal>(trial: &Trial<J>, id: &RunId) -> Result<bool, String> {
     let stored = match trial.journal.refold(id) {
         Err(JournalError::NotFound { .. }) => return Ok(true),
         other => other.map_err(|error| chain(&error))?,
@@ -349,7 +373,10 @@ pub(super) async fn consistent(trial: &Trial, id: &RunId) -> Result<bool, String
 }
 
 /// What an operator would do: `resume`, or `rollback`; nothing when it has ended as wanted already.
-pub(super) async fn recover(trial: &Trial, id: &RunId, recovery: Recovery) -> Result<End, String> {
+///
+/// # Errors
+/// What the engine or the journal refuses.
+pub async fn recover<J: MortalJournal>(trial: &Trial<J>, id: &RunId, recovery: Recovery) -> Result<End, String> {
     let run = trial.load(id).await.map_err(|error| chain(&error))?;
     let direction = match (run.state.ending, recovery) {
         (Some(Ending::Done), Recovery::Forward) | (Some(Ending::RolledBack), Recovery::Backward) => {

@@ -5,7 +5,7 @@ use crate::drive::{DriveError, DriveOutcome, Engine, Settings, StartRun, Unobser
 use crate::event::{Direction, Event};
 use crate::fold::{FoldError, Run};
 use crate::graph::Graph;
-use crate::journal::{Journal, JournalError, Lease, Owner};
+use crate::journal::{Journal, JournalError, Lease, Owner, Sequence};
 use crate::memory::{Died, MemoryJournal};
 use crate::model::clock::SimulatedClock;
 use crate::model::kinds::{self, Habit};
@@ -48,13 +48,69 @@ pub enum TrialError {
 /// The most that may happen in one drive.
 const LIMIT: u64 = 200_000;
 
+/// A journal whose process can die, and that can be looked into afterwards.
+pub trait MortalJournal: Journal + std::fmt::Debug {
+    /// The process is dead now: nothing is written or read any more.
+    fn die(&self);
+
+    /// The process dies when the journal of any run reaches this sequence.
+    fn die_at(&self, sequence: Sequence);
+
+    /// Another process opens the journal.
+    fn revive(&self);
+
+    /// Every event of a run, decoded.
+    ///
+    /// # Errors
+    /// Unknown run, or an event that cannot be read.
+    fn story(&self, run: &RunId) -> Result<Vec<Event>, JournalError>;
+
+    /// The newest durable event of a run that is wanted.
+    ///
+    /// # Errors
+    /// Unknown run, or an event that cannot be read.
+    fn newest(&self, run: &RunId, wanted: &dyn Fn(&Event) -> bool) -> Result<Option<Event>, JournalError>;
+
+    /// Folds the whole journal of a run from its events alone.
+    ///
+    /// # Errors
+    /// Unknown run, or events that do not add up.
+    fn refold(&self, run: &RunId) -> Result<Run, JournalError>;
+}
+
+impl MortalJournal for MemoryJournal {
+    fn die(&self) {
+        Self::die(self);
+    }
+
+    fn die_at(&self, sequence: Sequence) {
+        Self::die_at(self, sequence);
+    }
+
+    fn revive(&self) {
+        Self::revive(self);
+    }
+
+    fn story(&self, run: &RunId) -> Result<Vec<Event>, JournalError> {
+        Self::story(self, run)
+    }
+
+    fn newest(&self, run: &RunId, wanted: &dyn Fn(&Event) -> bool) -> Result<Option<Event>, JournalError> {
+        Self::newest(self, run, wanted)
+    }
+
+    fn refold(&self, run: &RunId) -> Result<Run, JournalError> {
+        Self::refold(self, run)
+    }
+}
+
 /// One environment.
 #[derive(Debug)]
-pub struct Trial {
+pub struct Trial<J = MemoryJournal> {
     /// Its world.
     pub world: Arc<World>,
     /// Its journal.
-    pub journal: Arc<MemoryJournal>,
+    pub journal: Arc<J>,
     /// Drives it.
     pub engine: Engine,
     /// Its uid.
@@ -72,8 +128,8 @@ fn owner(pid: u32) -> Owner {
 }
 
 /// True when the newest event of the step, notes and findings apart, is an intent that is still open.
-fn intended(journal: &MemoryJournal, run: &RunId, step: &StepName) -> bool {
-    let newest = journal.newest(run, |event| {
+fn intended(journal: &impl MortalJournal, run: &RunId, step: &StepName) -> bool {
+    let newest = journal.newest(run, &|event| {
         event.step() == Some(step)
             && !matches!(event, Event::StepNoted { .. } | Event::StepFound { .. } | Event::StepApplied { .. })
     });
@@ -94,14 +150,30 @@ fn is_death(error: &DriveError) -> bool {
 }
 
 impl Trial {
-    /// An empty environment whose kinds behave by `habits`; `twice` performs every apply and undo two times.
+    /// An empty environment on a journal in memory whose kinds behave by `habits`; `twice` performs every apply and undo
+    /// two times.
     ///
     /// # Errors
     /// Only if a name is malformed.
     pub fn new(habits: &BTreeMap<KindName, Habit>, twice: bool) -> Result<Self, TrialError> {
         let clock = Arc::new(SimulatedClock::default());
-        let world = Arc::new(World::new(Arc::clone(&clock)));
         let journal = Arc::new(MemoryJournal::new(Arc::clone(&clock) as Arc<dyn Clock>));
+        Self::on(journal, clock, habits, twice)
+    }
+}
+
+impl<J: MortalJournal> Trial<J> {
+    /// An empty environment on any journal.
+    ///
+    /// # Errors
+    /// Only if a name is malformed.
+    pub fn on(
+        journal: Arc<J>,
+        clock: Arc<SimulatedClock>,
+        habits: &BTreeMap<KindName, Habit>,
+        twice: bool,
+    ) -> Result<Self, TrialError> {
+        let world = Arc::new(World::new(Arc::clone(&clock)));
         let mut catalog = kinds::catalog(&world, habits.iter().map(|(name, habit)| (name.clone(), *habit)), twice);
         catalog.add_survey(Arc::new(Remains(Arc::clone(&world))));
         let engine = Engine {
@@ -135,7 +207,7 @@ impl Trial {
             }
         }
         let journal = Arc::clone(&self.journal);
-        let witness = move |context: &crate::context::Context| intended(&journal, &context.run, &context.step);
+        let witness = move |context: &crate::context::Context| intended(&*journal, &context.run, &context.step);
         self.world.watch(needs, before, along, Arc::new(witness));
         Ok(())
     }

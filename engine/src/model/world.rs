@@ -72,6 +72,8 @@ pub type Witness = Arc<dyn Fn(&Context) -> bool + Send + Sync>;
 struct Inner {
     objects: BTreeMap<u64, Object>,
     last_id: u64,
+    /// The last id of what stood before the run.
+    earlier: u64,
     tokens: HashMap<String, u64>,
     calls: u64,
     created: BTreeMap<StepName, u32>,
@@ -167,9 +169,11 @@ impl World {
         self.inner().created.clone()
     }
 
-    /// Counts from zero again.
+    /// Counts from zero again: what stands by now stood before the run.
     pub fn forget_counts(&self) {
-        self.inner().created.clear();
+        let mut inner = self.inner();
+        inner.created.clear();
+        inner.earlier = inner.last_id;
     }
 
     /// What should never have happened.
@@ -406,6 +410,24 @@ impl Effects<'_> {
         }
     }
 
+    /// Takes an unfinished object away at once so that it can be made again. It is no undo: what must be gone before the
+    /// step is undone may stand, but nothing may stand that needs it, nor may it be finished or another's.
+    pub fn wipe(&mut self, id: u64) {
+        let Some(object) = self.inner.objects.get(&id) else { return };
+        let step = object.step.clone();
+        if object.sealed || object.owner != self.context.environment_uid.as_str() {
+            self.inner.violations.push(format!("{step}: an object that is finished, or another's, was wiped"));
+        }
+        let objects = &self.inner.objects;
+        let stands = |other: &StepName| objects.values().any(|object| object.step == *other);
+        let needing = self.inner.needs.iter().filter(|(other, needs)| needs.contains(&step) && stands(other));
+        let needing: Vec<StepName> = needing.map(|(other, _)| other.clone()).collect();
+        if !needing.is_empty() {
+            self.inner.violations.push(format!("{step} was wiped under {needing:?}"));
+        }
+        self.inner.objects.remove(&id);
+    }
+
     /// Deletes an object, which takes `delay`.
     pub fn delete(&mut self, id: u64, delay: Duration) {
         let Some(object) = self.inner.objects.get(&id) else { return };
@@ -414,8 +436,11 @@ impl Effects<'_> {
             self.inner.violations.push(format!("{step}: an object of {owner} was deleted"));
         }
         let blocking = self.inner.before.get(&step).cloned().unwrap_or_default();
-        let standing: Vec<&StepName> =
-            blocking.iter().filter(|other| self.inner.objects.values().any(|object| object.step == **other)).collect();
+        // What stood before the run is kept when what the run made is taken away: it orders nothing then.
+        let earlier = if id > self.inner.earlier { self.inner.earlier } else { 0 };
+        let objects = &self.inner.objects;
+        let stands = |other: &StepName| objects.iter().any(|(id, one)| *id > earlier && one.step == *other);
+        let standing: Vec<&StepName> = blocking.iter().filter(|other| stands(other)).collect();
         if !standing.is_empty() {
             let violation = format!("{step} was deleted under {standing:?}");
             self.inner.violations.push(violation);

@@ -1,0 +1,18 @@
+//! How large the simulations are: a share of the hour in CI, the whole under `nightly`; and which single seed to replay.
+
+/// `ci` or, when `PLATFLOW_TEST_SCALE` says so, `nightly`.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "the switch of the test suite")]
+pub fn of(ci: usize, nightly: usize) -> usize {
+    match std::env::var("PLATFLOW_TEST_SCALE").as_deref() {
+        Ok("nightly") => nightly,
+        _ => ci,
+    }
+}
+
+/// The one seed to run instead of all: `PLATFLOW_SEED`.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "the switch of the test suite")]
+pub fn replay() -> Option<u64> {
+    std::env::var("PLATFLOW_SEED").ok().map(|seed| seed.parse().expect("PLATFLOW_SEED is a number"))
+}
