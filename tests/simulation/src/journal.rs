@@ -15,6 +15,7 @@ use platflow_engine::journal::{
 use platflow_engine::memory::Died;
 use platflow_engine::model::trial::MortalJournal;
 use platflow_engine::name::{EnvironmentName, EnvironmentUid, RunId, StepName};
+use platflow_engine::secret::SecretStore;
 use platflow_state::{Store, StoreSettings};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -169,9 +170,23 @@ impl SimulatedStore {
     /// When it cannot be opened.
     #[must_use]
     pub fn new() -> Self {
+        Self::on(|_| {})
+    }
+
+    /// The same, with every operation kept from the first on.
+    ///
+    /// # Panics
+    /// When it cannot be opened.
+    #[must_use]
+    pub fn recorded() -> Self {
+        Self::on(Disk::record)
+    }
+
+    fn on(prepare: impl FnOnce(&Disk)) -> Self {
         let place = tempfile::tempdir().expect("a folder for the locks");
         let path = place.path().join("state.db");
         let disk = Arc::new(Disk::holding(&Image::with_empty(&path.to_string_lossy())));
+        prepare(&disk);
         let store = Store::open(&path, settings(&disk)).expect("an empty disk takes a store");
         let inner = Inner {
             store: Some(store),
@@ -216,6 +231,15 @@ impl SimulatedStore {
     #[must_use]
     pub fn acknowledged(&self) -> Vec<Fact> {
         self.inner().acknowledged.clone()
+    }
+
+    /// Seals a secret in the store, for real: it is durable when this returns.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub fn put_secret(&self, environment: &EnvironmentUid, name: &str, ciphertext: &[u8]) -> Result<(), String> {
+        let store = self.store().map_err(|error| error.to_string())?;
+        wait(store.put_secret(environment, name, ciphertext, false)).map_err(|error| error.to_string())
     }
 
     fn store(&self) -> Result<Arc<Store>, JournalError> {
@@ -329,7 +353,10 @@ impl MortalJournal for SimulatedStore {
 
     fn story(&self, run: &RunId) -> Result<Vec<Event>, JournalError> {
         let stored = self.ask(async |store| store.events(run, 0, usize::MAX).await)?;
-        stored.iter().map(|event| fold::decode(event).map_err(|error| JournalError::Damaged(error.to_string()))).collect()
+        stored
+            .iter()
+            .map(|event| fold::decode(event).map_err(|error| JournalError::Damaged(error.to_string())))
+            .collect()
     }
 
     fn newest(&self, run: &RunId, wanted: &dyn Fn(&Event) -> bool) -> Result<Option<Event>, JournalError> {

@@ -103,4 +103,3 @@ fn as_before(number: usize, step: &PlannedStep) -> PlannedStep {
     }
     before
 }
-

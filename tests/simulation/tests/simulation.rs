@@ -6,7 +6,7 @@
 //! no acknowledged fact is ever missing.
 
 use platflow_engine::drive::DriveOutcome;
-use platflow_engine::event::{Event, Ending};
+use platflow_engine::event::{Ending, Event};
 use platflow_engine::model::clock::SimulatedClock;
 use platflow_engine::model::generate;
 use platflow_engine::model::sweep::{self, Crash, Recovery, Subject, Undisturbed};
@@ -186,7 +186,9 @@ fn sweep_seeds(what: &str, fields: &[Field], count: usize) {
     workers::judge(
         &seeds,
         || (),
-        |(), seed| block_on(case(*seed, fields, &tally)).map(|_| ()).map_err(|problem| format!("seed {seed}: {problem}")),
+        |(), seed| {
+            block_on(case(*seed, fields, &tally)).map(|_| ()).map_err(|problem| format!("seed {seed}: {problem}"))
+        },
     );
     println!("{what}: {} seeds from {first} on: {tally:?}", seeds.len());
 }

@@ -127,6 +127,12 @@ impl Disk {
         }
     }
 
+    /// How many operations and notes were recorded so far.
+    #[must_use]
+    pub fn recorded(&self) -> usize {
+        lock(&self.state).trace.as_ref().map_or(0, Vec::len)
+    }
+
     /// What was recorded.
     #[must_use]
     pub fn take_trace(&self) -> Vec<Operation> {

@@ -32,6 +32,13 @@ impl Image {
         self.0.iter()
     }
 
+    /// The same files in another folder.
+    #[must_use]
+    pub fn moved(&self, from: &str, to: &str) -> Self {
+        let place = |path: &String| path.strip_prefix(from).map_or_else(|| path.clone(), |rest| format!("{to}{rest}"));
+        Self(self.0.iter().map(|(path, bytes)| (place(path), Arc::clone(bytes))).collect())
+    }
+
     /// The length of a file in bytes, if it is there.
     #[must_use]
     pub fn length(&self, path: &str) -> Option<usize> {
