@@ -49,6 +49,7 @@ impl<K: StepKind> StepKind for Honest<K> {
     const NAME: &'static str = K::NAME;
     const SUMMARY: &'static str = K::SUMMARY;
     const SETTLE: Duration = K::SETTLE;
+    const SPARES_STRANGERS: bool = K::SPARES_STRANGERS;
     const EXPECTED: Duration = K::EXPECTED;
     const HOLDS_DATA: bool = K::HOLDS_DATA;
     const UNDO: UndoDefault = K::UNDO;
