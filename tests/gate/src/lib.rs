@@ -4,5 +4,6 @@
 
 pub mod battery;
 pub mod checks;
+pub mod model;
 pub mod mutants;
 pub mod plant;
