@@ -223,17 +223,14 @@ impl State {
         let mut all = Vec::new();
         for owner in 0..OWNERS {
             for step in 0..STEPS {
-                all.extend(
-                    [
-                        Action::Intend(owner, step),
-                        Action::Look(owner, step),
-                        Action::Call(owner, step),
-                        Action::Verify(owner, step),
-                        Action::UndoIntend(owner, step),
-                        Action::Undone(owner, step),
-                    ]
-                    .into_iter(),
-                );
+                all.extend([
+                    Action::Intend(owner, step),
+                    Action::Look(owner, step),
+                    Action::Call(owner, step),
+                    Action::Verify(owner, step),
+                    Action::UndoIntend(owner, step),
+                    Action::Undone(owner, step),
+                ]);
             }
             all.extend([
                 Action::Finish(owner),

@@ -1,7 +1,7 @@
 //! The explicit-state model: every state of it is safe and can end, each of its rules is needed, owners that were taken
 //! over write and call nothing, and the journals of real runs are among those that it allows.
 
-#![expect(clippy::panic, clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
 use platflow_engine::drive::DriveOutcome;
 use platflow_engine::event::{Ending, Event};
