@@ -23,11 +23,12 @@ fn build_and_run() -> Result<bool, Box<dyn std::error::Error>> {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize()?;
     let tree = root.join("target/gate");
     platflow_gate::plant::tree(&root, &tree)?;
-    // The dependencies are the workspace's own: built with the same features and profile, they are taken from its target.
+    // A target of its own: cargo knows packages by their place below the workspace, and would take the planted engine for
+    // the real one.
     let status = std::process::Command::new(env!("CARGO"))
         .args(["run", "--quiet", "--offline", "-p", "platflow-gate", "--features", "planted"])
         .arg("--target-dir")
-        .arg(root.join("target"))
+        .arg(tree.join("target"))
         .current_dir(&tree)
         .status()?;
     Ok(status.success())
