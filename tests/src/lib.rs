@@ -198,6 +198,16 @@ impl TestEnvironment {
         Self { directory: tempfile::tempdir().expect("a temporary directory"), program: program(), variables: Vec::new() }
     }
 
+    /// A copy of this place as it lies there; its sandbox must be stopped, and only one of the copies may serve at a time:
+    /// they have the same ports on record.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        let mut copy = Self::new();
+        copy.variables.clone_from(&self.variables);
+        copy_folder(self.path(), copy.path());
+        copy
+    }
+
     /// The directory everything of this environment lies in.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -310,6 +320,25 @@ impl TestEnvironment {
         let counters = self.run(&["sandbox", "counters", "--output", "json"]).expect_code(0).json();
         assert!(counters["mutating"]["outside_smoke"].is_u64(), "the counters have another shape: {counters}");
         counters
+    }
+}
+
+/// Copies a folder with everything in it, permissions too.
+///
+/// # Panics
+/// When a file cannot be read or written.
+pub fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a folder");
+    let permissions = std::fs::metadata(from).expect("a folder").permissions();
+    std::fs::set_permissions(to, permissions).expect("permissions");
+    for entry in std::fs::read_dir(from).expect("a folder") {
+        let entry = entry.expect("an entry");
+        let target = to.join(entry.file_name());
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            copy_folder(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), &target).expect("a copy");
+        }
     }
 }
 
