@@ -101,7 +101,7 @@ fn absolute(path: &Path) -> Result<PathBuf, CommandError> {
 /// takes would stop every run; one of hours would keep a run from everybody else when its host is gone.
 fn lease_of(text: &str) -> Result<u64, CommandError> {
     match text.parse() {
-        Ok(lease_ms) if SHORTEST_LEASE_MS <= lease_ms && lease_ms <= LONGEST_LEASE_MS => Ok(lease_ms),
+        Ok(lease_ms) if (SHORTEST_LEASE_MS..=LONGEST_LEASE_MS).contains(&lease_ms) => Ok(lease_ms),
         _ => Err(CommandError::usage(format!("PLATFLOW_LEASE_MS={text} is no usable length of a lease")).with_remedy(
             format!("give whole milliseconds from {SHORTEST_LEASE_MS} to {LONGEST_LEASE_MS}; 10000 unless set"),
         )),

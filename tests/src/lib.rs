@@ -195,7 +195,11 @@ impl TestEnvironment {
     /// An empty place.
     #[must_use]
     pub fn new() -> Self {
-        Self { directory: tempfile::tempdir().expect("a temporary directory"), program: program(), variables: Vec::new() }
+        Self {
+            directory: tempfile::tempdir().expect("a temporary directory"),
+            program: program(),
+            variables: Vec::new(),
+        }
     }
 
     /// A copy of this place as it lies there; its sandbox must be stopped, and only one of the copies may serve at a time:

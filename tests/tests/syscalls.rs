@@ -133,7 +133,13 @@ fn case(verb: Verb, strike: Strike, call: &str, at: u64, wanted: &Shape) -> bool
     };
     // What keeps it from starting at all, e.g. an age identity that cannot be made, is a refusal: exit 2, no run.
     let refused = struck.code == 2 && struck.stdout.is_empty() && place.newest_run().is_none();
-    assert!(refused || documented.contains(&struck.code), "{}: exit {}\n{}", struck.command, struck.code, struck.stderr);
+    assert!(
+        refused || documented.contains(&struck.code),
+        "{}: exit {}\n{}",
+        struck.command,
+        struck.code,
+        struck.stderr
+    );
     assert!(!struck.stderr.contains("panicked"), "{}\n{}", struck.command, struck.stderr);
     assert_recovers(&place, verb, &arguments, &struck, wanted);
     hit

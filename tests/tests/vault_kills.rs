@@ -60,7 +60,8 @@ fn points(template: &Prepared, limit: usize) -> Vec<Point> {
     let place = template.case();
     let counts = strace::count(&place, CALLS, &["resume", &template.run], 0);
     println!("calls of the busiest thread of init and unseal: {counts:?}");
-    let points: Vec<Point> = strace::points(&counts, limit).into_iter().map(|(call, at)| Point::Call(call, at)).collect();
+    let points: Vec<Point> =
+        strace::points(&counts, limit).into_iter().map(|(call, at)| Point::Call(call, at)).collect();
     // More cases than calls: the same points again, at other moments of the sandbox.
     points.iter().cycle().take(limit).cloned().collect()
 }
