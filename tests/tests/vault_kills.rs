@@ -16,6 +16,8 @@ use std::time::Duration;
 const RUNBOOK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/vault-only.yaml");
 const CALLS: &[&str] = &["pwrite64", "fsync", "rename", "renameat2", "write", "writev"];
 const LIMIT: Duration = Duration::from_secs(60);
+/// The first init succeeds and its reply, with the only copy of the keys, is lost.
+const LOST_REPLY: &str = "vault:POST:sys/init=lose_reply*1";
 const RIVALS: usize = 4;
 const SHARES: usize = 5;
 /// Steps of the journal between the gate and the end, for kills without strace.
@@ -169,15 +171,20 @@ fn contains(bytes: &[u8], needle: &[u8]) -> bool {
 }
 
 /// One kill, four rivals, and everything that must hold then. Whether the kill hit, and how many storages there were.
-fn case(template: &Prepared, point: &Point) -> (bool, usize) {
+fn case(template: &Prepared, point: &Point, reply_lost: bool) -> (bool, usize) {
     let place = template.case();
-    let when = format!("killed at {point:?}");
+    let when = format!("killed at {point:?}, first reply lost: {reply_lost}");
+    if reply_lost {
+        place.run(&["sandbox", "fault", LOST_REPLY]).expect_code(0);
+    }
     let killed = killed(&place, &template.run, point);
     // What the killed process left on disk, before anybody mends it.
     copy_folder(&place.state(), &place.path().join("after-the-kill"));
     let words = killed.stdout.clone() + &killed.stderr + &rivals(&place, &template.run, &when);
     let storages = assert_one_init_per_storage(&place, &template.run, &when);
     let shares = assert_keys(&place, &when);
+    // A Vault whose keys nobody heard is wiped and initialised again.
+    assert!(!reply_lost || storages > 1, "{when}: the lost reply left {storages} storages");
     assert!(verified_events(&place, &template.run) > 0, "{when}");
     let needles: Vec<Vec<u8>> = shares.iter().flat_map(|share| forms(share)).collect();
     let mut found = Vec::new();
@@ -200,12 +207,12 @@ fn a_share_in_clear_is_found() {
     assert_eq!(found.len(), 2, "{found:?}");
 }
 
-/// Proves that, wherever the process is killed between the gate and the end of unseal, and with four rivals that resume at
-/// once: one accepted init per storage, one cluster in the end that is unsealed and whose five keys are on record, and no
+/// Proves that, wherever the process is killed between the gate and the end of unseal, with four rivals that resume at
+/// once, and in every third case with the reply to the first init lost as well: one accepted init per storage, one cluster in the end that is unsealed and whose five keys are on record, and no
 /// share in clear in the state file, its log, the sandbox, the key folder or any output.
 #[test]
 fn kills_and_rivals_leave_one_vault_with_its_keys() {
-    let cases = scale().of(40, 2_000);
+    let cases = scale().of(75, 2_000);
     let templates = [prepared(), prepared()];
     let points = points(&templates[0], cases);
     let (next, hits) = (AtomicUsize::new(0), AtomicUsize::new(0));
@@ -215,8 +222,10 @@ fn kills_and_rivals_leave_one_vault_with_its_keys() {
         for template in &templates {
             let (points, next, hits, storages) = (&points, &next, &hits, &storages);
             scope.spawn(move || {
-                while let Some(point) = points.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let (hit, virgin) = case(template, point);
+                loop {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(point) = points.get(index) else { break };
+                    let (hit, virgin) = case(template, point, index % 3 == 2);
                     hits.fetch_add(usize::from(hit), Ordering::Relaxed);
                     *storages.lock().expect("no worker panicked").entry(virgin).or_insert(0) += 1;
                 }
