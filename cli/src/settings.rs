@@ -11,6 +11,11 @@ use std::path::{Path, PathBuf};
 /// The highest speed at which the waits of a deployment still are longer than its calls.
 const HIGHEST_SPEED: f64 = 600.0;
 
+/// The shortest lease that can be set.
+const SHORTEST_LEASE_MS: u64 = 500;
+/// The longest one.
+const LONGEST_LEASE_MS: u64 = 600_000;
+
 /// What every command works with.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
@@ -24,6 +29,8 @@ pub(crate) struct Settings {
     pub(crate) recipients: Vec<String>,
     /// Where secrets that cannot be made again are kept a second time.
     pub(crate) second_key_store: PathBuf,
+    /// How long a lease lasts without renewal, in milliseconds; nothing for the store's default.
+    pub(crate) lease_ms: Option<u64>,
     /// What stdout gets.
     pub(crate) output: OutputFormat,
     /// Animate on stderr, and colour: only on a terminal, never with `NO_COLOR`.
@@ -90,6 +97,17 @@ fn absolute(path: &Path) -> Result<PathBuf, CommandError> {
     })
 }
 
+/// Reads `PLATFLOW_LEASE_MS`. Each mutating call must end before its lease does, so a lease that is shorter than a call
+/// takes would stop every run; one of hours would keep a run from everybody else when its host is gone.
+fn lease_of(text: &str) -> Result<u64, CommandError> {
+    match text.parse() {
+        Ok(lease_ms) if (SHORTEST_LEASE_MS..=LONGEST_LEASE_MS).contains(&lease_ms) => Ok(lease_ms),
+        _ => Err(CommandError::usage(format!("PLATFLOW_LEASE_MS={text} is no usable length of a lease")).with_remedy(
+            format!("give whole milliseconds from {SHORTEST_LEASE_MS} to {LONGEST_LEASE_MS}; 10000 unless set"),
+        )),
+    }
+}
+
 impl Settings {
     /// Reads the surroundings once.
     ///
@@ -128,6 +146,7 @@ impl Settings {
         let recipients = variable("PLATFLOW_RECIPIENTS")
             .map(|text| text.split([',', ' ']).filter(|part| !part.is_empty()).map(str::to_owned).collect())
             .unwrap_or_default();
+        let lease_ms = variable("PLATFLOW_LEASE_MS").map(|text| lease_of(&text)).transpose()?;
         let live = std::io::stderr().is_terminal() && variable("TERM").is_none_or(|term| term != "dumb");
         let colour = live && variable("NO_COLOR").is_none();
         let width = variable("COLUMNS").and_then(|text| text.parse().ok()).unwrap_or(100).clamp(40, 200);
@@ -140,6 +159,7 @@ impl Settings {
             identity,
             recipients,
             second_key_store,
+            lease_ms,
             output: global.output.unwrap_or(OutputFormat::Text),
             terminal: Terminal { live, colour, width },
             sandbox: global.sandbox,

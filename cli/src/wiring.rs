@@ -29,7 +29,8 @@ use std::sync::Arc;
 /// Unreadable, newer or damaged files; see [`journal_error`].
 pub(crate) fn open_store(settings: &Settings) -> Result<Arc<Store>, CommandError> {
     let file = settings.state_file();
-    Store::open(&file, StoreSettings::default()).map_err(|error| {
+    let lease = settings.lease_ms.map_or_else(StoreSettings::default, StoreSettings::with_lease);
+    Store::open(&file, lease).map_err(|error| {
         let mut failure = journal_error(error);
         failure.message = format!("{}: {}", file.display(), failure.message);
         failure

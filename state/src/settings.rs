@@ -34,6 +34,12 @@ impl Default for StoreSettings {
 }
 
 impl StoreSettings {
+    /// The defaults with another lease, renewed four times while it lasts.
+    #[must_use]
+    pub fn with_lease(lease_ms: u64) -> Self {
+        Self { lease_ms, renew_ms: (lease_ms / 4).max(1), ..Self::default() }
+    }
+
     pub(crate) fn lease(&self) -> i64 {
         i64::try_from(self.lease_ms).unwrap_or(i64::MAX / 4).min(i64::MAX / 4)
     }

@@ -3,7 +3,9 @@
 //! Nothing of the surroundings leaks in (empty environment, own HOME and state), and nothing stays behind: the sandbox
 //! that a test started is stopped with it.
 
+pub mod durable;
 pub mod scale;
+pub mod strace;
 pub mod world;
 
 use platflow_sandbox::control::Sandbox;
@@ -19,6 +21,7 @@ use std::time::{Duration, Instant};
 pub struct TestEnvironment {
     directory: tempfile::TempDir,
     program: PathBuf,
+    variables: Vec<(String, String)>,
 }
 
 /// How a command ended.
@@ -105,6 +108,17 @@ impl Running {
         true
     }
 
+    /// Lets go of its standard output, as `head` does: what it prints from now on finds no reader.
+    pub fn close_stdout(&mut self) {
+        self.child.stdout = None;
+    }
+
+    /// Stops reading the lines of its standard output; the pipe breaks with the next line that it prints.
+    pub fn close_lines(&mut self) {
+        // The thread that reads ends when it finds nobody to tell; its end of the pipe goes with it.
+        self.lines = Some(std::sync::mpsc::channel().1);
+    }
+
     /// Has it ended?
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("a child of ours")
@@ -181,7 +195,21 @@ impl TestEnvironment {
     /// An empty place.
     #[must_use]
     pub fn new() -> Self {
-        Self { directory: tempfile::tempdir().expect("a temporary directory"), program: program() }
+        Self {
+            directory: tempfile::tempdir().expect("a temporary directory"),
+            program: program(),
+            variables: Vec::new(),
+        }
+    }
+
+    /// A copy of this place as it lies there; its sandbox must be stopped, and only one of the copies may serve at a time:
+    /// they have the same ports on record.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        let mut copy = Self::new();
+        copy.variables.clone_from(&self.variables);
+        copy_folder(self.path(), copy.path());
+        copy
     }
 
     /// The directory everything of this environment lies in.
@@ -194,6 +222,13 @@ impl TestEnvironment {
     #[must_use]
     pub fn state(&self) -> PathBuf {
         self.path().join("state")
+    }
+
+    /// Sets an environment variable for every command from now on.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self
     }
 
     /// A command with these arguments and nothing of the surroundings.
@@ -209,6 +244,7 @@ impl TestEnvironment {
             .env("XDG_CONFIG_HOME", self.path().join("config"))
             .env("PLATFLOW_STATE", self.state())
             .env("NO_COLOR", "1")
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .current_dir(self.path())
             .stdin(Stdio::null());
         command
@@ -232,11 +268,23 @@ impl TestEnvironment {
         }
     }
 
+    /// Runs a prepared command, whose standard output goes elsewhere, to the end.
+    #[must_use]
+    pub fn finish_as_prepared(&self, mut command: Command, arguments: &[&str]) -> Finished {
+        let child = command.stderr(Stdio::piped()).spawn().expect("the binary starts");
+        Running { child, command: format!("platflow {}", arguments.join(" ")), lines: None, read: String::new() }.wait()
+    }
+
     /// Starts and does not wait.
     #[must_use]
     pub fn start(&self, arguments: &[&str]) -> Running {
-        let child =
-            self.command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts");
+        self.start_prepared(self.command(arguments), arguments)
+    }
+
+    /// Starts a prepared command and does not wait.
+    #[must_use]
+    pub fn start_prepared(&self, mut command: Command, arguments: &[&str]) -> Running {
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts");
         Running { child, command: format!("platflow {}", arguments.join(" ")), lines: None, read: String::new() }
     }
 
@@ -276,6 +324,25 @@ impl TestEnvironment {
         let counters = self.run(&["sandbox", "counters", "--output", "json"]).expect_code(0).json();
         assert!(counters["mutating"]["outside_smoke"].is_u64(), "the counters have another shape: {counters}");
         counters
+    }
+}
+
+/// Copies a folder with everything in it, permissions too.
+///
+/// # Panics
+/// When a file cannot be read or written.
+pub fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a folder");
+    let permissions = std::fs::metadata(from).expect("a folder").permissions();
+    std::fs::set_permissions(to, permissions).expect("permissions");
+    for entry in std::fs::read_dir(from).expect("a folder") {
+        let entry = entry.expect("an entry");
+        let target = to.join(entry.file_name());
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            copy_folder(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), &target).expect("a copy");
+        }
     }
 }
 

@@ -1,0 +1,144 @@
+//! A process that is stopped for longer than its lease, taken over from, and woken again; and one that is dead.
+//!
+//! The stopped process is the real binary under SIGSTOP: it keeps its locks, its sockets and its belief that it owns the
+//! run. What it does after SIGCONT is counted in the journal and in the sandbox.
+
+use platflow_tests::durable::{assert_nothing_told_is_lost, journal, verified_events};
+use platflow_tests::scale::scale;
+use platflow_tests::{TestEnvironment, wait_for};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+const RUNBOOK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/small-cluster.yaml");
+const RUN: &[&str] = &["run", RUNBOOK, "--sandbox", "--speed", "600", "--output", "jsonl"];
+const LIMIT: Duration = Duration::from_secs(60);
+/// Short enough to wait for, longer than a call takes on a busy machine.
+const LEASE: Duration = Duration::from_millis(2_000);
+
+fn place() -> TestEnvironment {
+    let place = TestEnvironment::new().with("PLATFLOW_LEASE_MS", &LEASE.as_millis().to_string());
+    place.run(&["sandbox", "start", "--speed", "600"]).expect_code(0);
+    place
+}
+
+fn undisturbed() -> (BTreeMap<String, usize>, u64) {
+    let place = place();
+    place.run(RUN).expect_code(0);
+    let run = place.newest_run().expect("a run");
+    (place.world().shape(), verified_events(&place, &run))
+}
+
+fn mutating(place: &TestEnvironment) -> u64 {
+    place.counters()["mutating"]["outside_smoke"].as_u64().expect("a number")
+}
+
+/// Steps whose intent is in the journal and whose outcome is not.
+fn open_intents(place: &TestEnvironment, run: &str) -> u64 {
+    let mut open = BTreeMap::new();
+    for event in journal(place, run) {
+        let (Some(kind), Some(step)) = (event["event"].as_str(), event["step"].as_str()) else { continue };
+        match kind {
+            "step-intended" => drop(open.insert(step.to_owned(), ())),
+            "step-verified" | "step-failed" => drop(open.remove(step)),
+            _ => {}
+        }
+    }
+    open.len() as u64
+}
+
+/// Stopped after the n-th event, taken over, woken. False if it was stopped while it held the file's write lock, in which
+/// case nobody can write before it goes on: it is woken and ends the run itself.
+fn stopped_at(line: u64, wanted: &BTreeMap<String, usize>) -> bool {
+    let place = place();
+    let mut stale = place.start(RUN);
+    assert!(stale.read_lines(line, LIMIT), "it ended before line {line}");
+    stale.signal("STOP");
+    let stopped = Instant::now();
+    let run = place.newest_run().expect("a run");
+    let intents = open_intents(&place, &run);
+    let told = verified_events(&place, &run);
+    let mut refusals = 0;
+    let taken = loop {
+        let taken = place.run(&["resume", &run, "--output", "jsonl"]);
+        match taken.code {
+            7 => refusals += 1,
+            0 => break taken,
+            _ if taken.stderr.contains("busy") => {
+                stale.signal("CONT");
+                stale.wait().expect_code(0);
+                assert_eq!(&place.world().shape(), wanted, "stopped in the midst of a write at line {line}");
+                return false;
+            }
+            _ => panic!("stopped at line {line}: the takeover failed: {}\n{}", taken.code, taken.stderr),
+        }
+        assert!(stopped.elapsed() < LEASE + Duration::from_secs(1), "no takeover within the lease and a second");
+    };
+    assert!(refusals > 0 || line <= 1, "a live owner's lease was not respected at line {line}");
+    let (events, calls) = (verified_events(&place, &run), mutating(&place));
+    assert!(events > told, "the takeover wrote something");
+    assert_eq!(&place.world().shape(), wanted, "taken over at line {line}");
+    stale.signal("CONT");
+    let stale = stale.wait();
+    // Everything was journaled by the other one: the stale process says that it lost the run, and that is all it does.
+    assert_eq!(stale.code, 7, "woken at line {line}: {}\n{}", stale.code, stale.stderr);
+    assert_eq!(verified_events(&place, &run), events, "the stale process added facts at line {line}");
+    // A call whose intent was durable and whose permit was given before the stop may still go out; no other.
+    let late = mutating(&place) - calls;
+    assert!(late <= intents, "{late} mutating calls of the stale process for {intents} open intents at line {line}");
+    assert_eq!(&place.world().shape(), wanted, "after the stale process of line {line} woke");
+    assert_nothing_told_is_lost(&place, &run, &stale.stdout, "the stale process");
+    assert_nothing_told_is_lost(&place, &run, &taken.stdout, "the takeover");
+    true
+}
+
+/// Proves that a process that is stopped for longer than its lease is taken over from within lease plus one second, and
+/// that, woken again, it adds no fact, makes no call without an intent of its own, and ends with exit 7.
+#[test]
+fn a_stopped_owner_that_wakes_does_nothing_more() {
+    let (wanted, events) = undisturbed();
+    let takeovers = scale().of(10, 100) as u64;
+    // The last events are too near to the end to be stopped before it.
+    let last = events - 6;
+    let taken = (0..takeovers).filter(|index| stopped_at(2 + index * (last - 2) / takeovers, &wanted)).count();
+    println!("stopped owners: {takeovers}, taken over: {taken}");
+    assert!(taken as u64 * 2 > takeovers, "only {taken} of {takeovers} stopped owners could be taken over");
+}
+
+/// Proves that a dead owner of the same host is taken over at once, however long its lease would last.
+#[test]
+fn a_dead_owner_is_taken_over_at_once() {
+    let place = TestEnvironment::new().with("PLATFLOW_LEASE_MS", "600000");
+    place.run(&["sandbox", "start", "--speed", "600"]).expect_code(0);
+    let mut running = place.start(RUN);
+    assert!(running.kill_after_lines(8, LIMIT), "it ended before it was killed");
+    let run = place.newest_run().expect("a run");
+    place.run(&["resume", &run]).expect_code(0);
+}
+
+/// Proves that the length of a lease is settable within bounds, and that nonsense is refused with the way out.
+#[test]
+fn the_lease_is_settable_within_bounds() {
+    for nonsense in ["0", "499", "600001", "soon", "-1"] {
+        let place = TestEnvironment::new().with("PLATFLOW_LEASE_MS", nonsense);
+        let refused = place.run(&["list"]).expect_code(2);
+        assert!(refused.stderr.contains("PLATFLOW_LEASE_MS"), "{}", refused.stderr);
+    }
+}
+
+/// Proves that a stopped owner is shown as what it is and that its cancellation waits for it: SIGINT is kept until
+/// SIGCONT, then the run is interrupted, resumable.
+#[test]
+fn a_cancelled_stopped_owner_parks_when_it_wakes() {
+    let place = TestEnvironment::new();
+    place.run(&["sandbox", "start", "--speed", "60"]).expect_code(0);
+    let mut running = place.start(&["run", RUNBOOK, "--sandbox", "--speed", "60", "--output", "jsonl"]);
+    assert!(running.read_lines(8, LIMIT));
+    let run = place.newest_run().expect("a run");
+    running.signal("STOP");
+    place.run(&["cancel", &run]).expect_code(0);
+    assert!(running.ended().is_none());
+    running.signal("CONT");
+    wait_for("the end", LIMIT, || running.ended().is_some());
+    running.wait().expect_code(130);
+    place.run(&["resume", &run]).expect_code(0);
+}
