@@ -93,27 +93,21 @@ fn an_unsound_program_is_found_out_and_replayed() {
     place.run(&["rehearse", "./runbook.yaml", "--replay", "nonsense"]).expect_code(2);
 }
 
-/// Proves that the shipped platform, real steps over real SDK clients, is crashed at the boundaries of its journal and
-/// every resume ends in the undisturbed world, and that no rollback leaves a wrong world: what does not end in an empty one
-/// has stopped for a human and says so.
+/// Proves that the shipped platform, real steps over real SDK clients, ends in the undisturbed world, or in an empty one,
+/// after a crash at every boundary of its journal, around calls, after failing steps, under every profile of faults and
+/// after second crashes; each resumed and rolled back.
 #[test]
 fn the_shipped_platform_is_rehearsed() {
-    let cases = scale().of(40, 5_000).to_string();
+    let cases = scale().of(520, 5_000);
     let place = TestEnvironment::new();
-    let answer = place.run(&["rehearse", "deploy-aws-dev", "--cases", &cases, "--output", "json"]);
+    let answer = place.run(&["rehearse", "deploy-aws-dev", "--cases", &cases.to_string(), "--output", "json"]);
     assert!([0, 5].contains(&answer.code), "{}", answer.stderr);
     let answer = answer.json();
     // Past the test's own capture: how much was shown belongs into every log.
-    let violations = answer["violations"].as_array().expect("a list");
-    let told = format!("rehearsed {} cases in {} s, {} stopped", answer["cases"], answer["seconds"], violations.len());
+    let told = format!("rehearsed {} cases in {} s: {}", answer["cases"], answer["seconds"], answer["coverage"]);
     writeln!(std::io::stderr(), "{told}").expect("stderr is open");
-    assert!(covered(&answer, "boundaries").0 >= 35, "{answer}");
-    for one in violations {
-        let resumed = one["seed"].as_str().is_some_and(|seed| seed.ends_with(".r"));
-        let stopped = one["findings"].as_array().is_some_and(|all| {
-            all.iter()
-                .all(|finding| finding["found"].as_str().is_some_and(|text| text.starts_with("it stopped for a human")))
-        });
-        assert!(stopped && !resumed, "{one}");
-    }
+    assert_eq!(answer["violations"], serde_json::json!([]));
+    let (boundaries, of) = covered(&answer, "boundaries");
+    assert_eq!(boundaries, of, "{answer}");
+    assert!(answer["cases"].as_u64().is_some_and(|ran| ran >= cases as u64), "{answer}");
 }
