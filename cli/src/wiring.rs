@@ -28,9 +28,21 @@ use std::sync::Arc;
 /// # Errors
 /// Unreadable, newer or damaged files; see [`journal_error`].
 pub(crate) fn open_store(settings: &Settings) -> Result<Arc<Store>, CommandError> {
+    open(settings, false)
+}
+
+/// Opens the state file for a command that stops or takes away: it may use the space that is kept back for it.
+///
+/// # Errors
+/// As [`open_store`].
+pub(crate) fn open_store_for_the_way_out(settings: &Settings) -> Result<Arc<Store>, CommandError> {
+    open(settings, true)
+}
+
+fn open(settings: &Settings, spend_reserve: bool) -> Result<Arc<Store>, CommandError> {
     let file = settings.state_file();
     let lease = settings.lease_ms.map_or_else(StoreSettings::default, StoreSettings::with_lease);
-    Store::open(&file, lease).map_err(|error| {
+    Store::open(&file, StoreSettings { spend_reserve, ..lease }).map_err(|error| {
         let mut failure = journal_error(error);
         failure.message = format!("{}: {}", file.display(), failure.message);
         failure
@@ -67,7 +79,7 @@ pub(crate) fn journal_error(error: JournalError) -> CommandError {
             .with_remedy("the file was left as it is; restore it from a backup, or name another with --state"),
         JournalError::Storage { source, .. } => {
             CommandError { source: Some(source), ..CommandError::new(ExitCode::Internal, message) }
-                .with_remedy("check space and permissions of the state directory; what was acknowledged is safe")
+                .with_remedy("check space and permissions of the state directory; what was acknowledged is safe\nif the disk is full: platflow cancel, rollback and destroy still work, on space that is kept back for them")
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Nothing here knows what the tables mean.
 
 use crate::failure::{is_busy, sqlite, storage};
+use crate::reserve;
 use crate::settings::StoreSettings;
 use crate::time;
 use platflow_engine::journal::JournalError;
@@ -59,7 +60,13 @@ pub(crate) fn open_writer(path: &Path, settings: &StoreSettings) -> Result<Conne
         refuse_network(&folder)?;
     }
     if settings.vfs.is_none() {
+        if settings.spend_reserve {
+            reserve::spend(path);
+        }
         make_file(path, &folder).map_err(opened)?;
+        if !settings.spend_reserve {
+            reserve::keep(path);
+        }
     }
     let mut connection = connect(path, settings).map_err(sqlite("opened"))?;
     let patience = Patience::new(settings);

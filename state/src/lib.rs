@@ -14,6 +14,7 @@ mod lease;
 mod read;
 mod reader;
 mod renewal;
+mod reserve;
 mod secrets;
 mod settings;
 mod store;

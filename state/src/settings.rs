@@ -15,6 +15,9 @@ pub struct StoreSettings {
     pub group: usize,
     /// Open the file even on a network file system, where SQLite's locks cannot be trusted.
     pub accept_network_file_system: bool,
+    /// Use the space that was kept back beside the file if the disk is full: for what stops or takes away, see
+    /// [`crate::Store::spend_reserve`].
+    pub spend_reserve: bool,
     /// The registered virtual file system of SQLite that holds the file; the operating system's when none is named.
     /// Simulated disks are opened this way; the locks of owners stay files of the operating system.
     pub vfs: Option<String>,
@@ -28,6 +31,7 @@ impl Default for StoreSettings {
             busy_ms: 30_000,
             group: 512,
             accept_network_file_system: false,
+            spend_reserve: false,
             vfs: None,
         }
     }

@@ -17,7 +17,7 @@ use platflow_engine::journal::{
 };
 use platflow_engine::name::{EnvironmentName, EnvironmentUid, RunId, StepName};
 use rusqlite::Connection;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -28,6 +28,7 @@ pub struct Store {
     writing: Option<Writing>,
     held: Arc<HeldLeases>,
     locks: LockFolder,
+    path: PathBuf,
     settings: StoreSettings,
 }
 
@@ -57,7 +58,8 @@ impl Store {
         let held = Arc::new(HeldLeases::default());
         let renewer = Renewer::start(writer.clone(), Arc::clone(&held), &settings)?;
         let writing = Some(Writing { renewer, writer: Some(writer), thread: Some(thread) });
-        Ok(Arc::new(Self { readers: Some(readers), writing, held, locks: LockFolder::beside(path), settings }))
+        let (locks, path) = (LockFolder::beside(path), path.to_owned());
+        Ok(Arc::new(Self { readers: Some(readers), writing, held, locks, path, settings }))
     }
 
     /// Opens an existing state file for reading: nothing is created, migrated or written.
@@ -67,7 +69,15 @@ impl Store {
     pub fn open_read_only(path: &Path, settings: StoreSettings) -> Result<Arc<Self>, JournalError> {
         let readers = Readers::start(path, &settings)?;
         let held = Arc::new(HeldLeases::default());
-        Ok(Arc::new(Self { readers: Some(readers), writing: None, held, locks: LockFolder::beside(path), settings }))
+        let (locks, path) = (LockFolder::beside(path), path.to_owned());
+        Ok(Arc::new(Self { readers: Some(readers), writing: None, held, locks, path, settings }))
+    }
+
+    /// Gives the space that was kept back beside the file to a disk that is full, so that stopping and undoing can still
+    /// be recorded. True when it was needed and there was some. It is kept back again by whoever opens the file for other
+    /// work once there is room.
+    pub fn spend_reserve(&self) -> bool {
+        self.settings.vfs.is_none() && crate::reserve::spend(&self.path)
     }
 
     /// Refolds the hashes of a run's whole chain; returns how many events it has.

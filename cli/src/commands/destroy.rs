@@ -23,7 +23,7 @@ use std::sync::Arc;
 pub(crate) async fn execute(arguments: Destroy, settings: &Settings) -> Result<ExitCode, CommandError> {
     let environment =
         EnvironmentName::new(&arguments.environment).map_err(|error| CommandError::usage(error.to_string()))?;
-    let store = wiring::open_store(settings)?;
+    let store = wiring::open_store_for_the_way_out(settings)?;
     let Some(row) = store.environment(&environment).await.map_err(wiring::journal_error)? else {
         return Err(CommandError::usage(format!("this state file knows no environment {environment}"))
             .with_remedy("see what it knows with: platflow list"));

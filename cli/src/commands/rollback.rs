@@ -23,7 +23,7 @@ const RUNS: usize = 1_000;
 /// # Errors
 /// A newer run that changed the environment (6), a missing confirmation (6), a live owner (7).
 pub(crate) async fn execute(arguments: Rollback, settings: &Settings) -> Result<ExitCode, CommandError> {
-    let store = wiring::open_store(settings)?;
+    let store = wiring::open_store_for_the_way_out(settings)?;
     let id = store.find(&arguments.run.run).await.map_err(wiring::journal_error)?;
     let loaded = store.load(&id).await.map_err(wiring::journal_error)?;
     let summary = loaded.summary.clone();
