@@ -2,6 +2,7 @@
 //! one pending transition. It knows no operation of any service.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -106,7 +107,8 @@ pub struct State {
     seed: u64,
     counter: u64,
     account: String,
-    records: BTreeMap<String, Record>,
+    /// Shared between the copies of a world until one of them changes.
+    records: BTreeMap<String, Arc<Record>>,
     tokens: BTreeMap<String, Token>,
     dirty: BTreeSet<String>,
     /// Messages to the Kubernetes side, oldest first.
@@ -116,7 +118,7 @@ pub struct State {
     /// Simulated time of what is being done.
     now_ms: i64,
     /// What records were before their latest changes, oldest first; forgotten after [`MEMORY_MS`].
-    former: VecDeque<Former>,
+    former: VecDeque<Arc<Former>>,
 }
 
 /// A record as it was until a change; nothing if it was not there.
@@ -124,7 +126,7 @@ pub struct State {
 struct Former {
     until_ms: i64,
     key: String,
-    record: Option<Record>,
+    record: Option<Arc<Record>>,
 }
 
 /// How long the past is remembered for reads that lag.
@@ -174,23 +176,23 @@ impl State {
     /// A record.
     #[must_use]
     pub fn get(&self, kind: &str, region: &str, id: &str) -> Option<&Record> {
-        self.records.get(&key(kind, region, id))
+        self.records.get(&key(kind, region, id)).map(AsRef::as_ref)
     }
 
     /// A record, to change it.
     pub fn get_mut(&mut self, kind: &str, region: &str, id: &str) -> Option<&mut Record> {
         let key = key(kind, region, id);
-        let former = self.records.get(&key)?.clone();
+        let former = Arc::clone(self.records.get(&key)?);
         self.remember(&key, Some(former));
         self.dirty.insert(key.clone());
-        self.records.get_mut(&key)
+        self.records.get_mut(&key).map(Arc::make_mut)
     }
 
     /// Keeps a record.
     pub fn put(&mut self, record: Record) {
         let key = key(&record.kind, &record.region, &record.id);
         self.dirty.insert(key.clone());
-        let former = self.records.insert(key.clone(), record);
+        let former = self.records.insert(key.clone(), Arc::new(record));
         self.remember(&key, former);
     }
 
@@ -198,11 +200,9 @@ impl State {
     pub fn remove(&mut self, kind: &str, region: &str, id: &str) -> Option<Record> {
         let key = key(kind, region, id);
         self.dirty.insert(key.clone());
-        let former = self.records.remove(&key);
-        if former.is_some() {
-            self.remember(&key, former.clone());
-        }
-        former
+        let former = self.records.remove(&key)?;
+        self.remember(&key, Some(Arc::clone(&former)));
+        Some(Arc::unwrap_or_clone(former))
     }
 
     /// Says what time it is, for everything that changes from now on.
@@ -213,13 +213,13 @@ impl State {
         }
     }
 
-    fn remember(&mut self, key: &str, record: Option<Record>) {
-        self.former.push_back(Former { until_ms: self.now_ms, key: key.to_owned(), record });
+    fn remember(&mut self, key: &str, record: Option<Arc<Record>>) {
+        self.former.push_back(Arc::new(Former { until_ms: self.now_ms, key: key.to_owned(), record }));
     }
 
     /// Looks at the account as it was at a time: what changed since is not seen.
     pub fn as_of<T>(&mut self, then_ms: i64, look: impl FnOnce(&mut Self) -> T) -> T {
-        let mut then: BTreeMap<String, Option<Record>> = BTreeMap::new();
+        let mut then: BTreeMap<String, Option<Arc<Record>>> = BTreeMap::new();
         for former in self.former.iter().filter(|former| former.until_ms > then_ms) {
             then.entry(former.key.clone()).or_insert_with(|| former.record.clone());
         }
@@ -247,18 +247,21 @@ impl State {
     pub fn all<'a>(&'a self, kind: &str, region: &str) -> impl Iterator<Item = &'a Record> + use<'a> {
         let prefix = key(kind, region, "");
         let end = prefix.clone();
-        self.records.range(prefix..).take_while(move |(key, _)| key.starts_with(&end)).map(|(_, record)| record)
+        self.records
+            .range(prefix..)
+            .take_while(move |(key, _)| key.starts_with(&end))
+            .map(|(_, record)| record.as_ref())
     }
 
     /// Everything.
     pub fn records(&self) -> impl Iterator<Item = &Record> {
-        self.records.values()
+        self.records.values().map(AsRef::as_ref)
     }
 
     /// The record whose transition is due first.
     #[must_use]
     pub fn next_due(&self) -> Option<(i64, &Record)> {
-        self.records.values().filter_map(|record| Some((record.due_ms?, record))).min_by_key(|(due, _)| *due)
+        self.records().filter_map(|record| Some((record.due_ms?, record))).min_by_key(|(due, _)| *due)
     }
 
     pub(super) fn token(&self, name: &str) -> Option<&Token> {
@@ -279,7 +282,7 @@ impl State {
             } else if let Some(name) = key.strip_prefix("token|") {
                 self.tokens.get(name).and_then(|token| serde_json::to_value(token).ok())
             } else {
-                self.records.get(&key).and_then(|record| serde_json::to_value(record).ok())
+                self.records.get(&key).and_then(|record| serde_json::to_value(record.as_ref()).ok())
             };
             (key, value)
         }).collect()
@@ -318,7 +321,7 @@ impl State {
         } else if let Some(token) = name.strip_prefix("token|") {
             self.tokens.insert(token.to_owned(), serde_json::from_value(value)?);
         } else {
-            self.records.insert(name.to_owned(), serde_json::from_value(value)?);
+            self.records.insert(name.to_owned(), Arc::new(serde_json::from_value(value)?));
         }
         Ok(())
     }
