@@ -258,7 +258,7 @@ fn cut_at(place: &Place, story: &Story, boundary: usize, limit: usize, tally: &T
     tally.boundaries.fetch_add(1, Ordering::Relaxed);
     for (number, image) in images(&settled, boundary as u64, limit).into_iter().enumerate() {
         let image = image.moved(&story.folder, &place.folder());
-        let again = (boundary + number) % 10 == 0;
+        let again = (boundary + number).is_multiple_of(10);
         let trace = open(place, &image, &heard, story, again)
             .map_err(|problem| format!("cut before operation {boundary}, image {number}: {problem}"))?;
         tally.images.fetch_add(1, Ordering::Relaxed);
