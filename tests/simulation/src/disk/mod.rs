@@ -1,6 +1,6 @@
 //! A disk in memory: what programs see now, what would survive a power cut, and the troubles it is told to have.
 //!
-//! SQLite reaches it through [`vfs`]; nothing here knows what the files mean.
+//! SQLite reaches it through `vfs`; nothing here knows what the files mean.
 
 mod locks;
 mod settled;
