@@ -47,15 +47,16 @@ impl Drop for SmallDisk {
     }
 }
 
-/// A place whose state lies on a small disk; the sandbox's own world lies elsewhere, as an account does.
-fn place() -> Option<(TestEnvironment, SmallDisk)> {
+/// A place whose state lies on a small disk; the sandbox's own world lies elsewhere, as an account does. The place comes
+/// last, so that it goes first: its sandbox is stopped while its state is still there.
+fn place() -> Option<(SmallDisk, TestEnvironment)> {
     let place = TestEnvironment::new();
     let disk = SmallDisk::at(&place.state())?;
     let sandbox = place.path().join("sandbox");
     std::fs::create_dir(&sandbox).expect("a folder");
     symlink(&sandbox, place.state().join("sandbox")).expect("a link");
     place.run(&["sandbox", "start", "--speed", "200"]).expect_code(0);
-    Some((place, disk))
+    Some((disk, place))
 }
 
 fn skipped() {
@@ -66,7 +67,7 @@ fn skipped() {
 /// rollback on the disk, still full, ends in an empty world with everything on record.
 #[test]
 fn a_rollback_is_recorded_on_a_full_disk() {
-    let Some((place, disk)) = place() else { return skipped() };
+    let Some((disk, place)) = place() else { return skipped() };
     let mut running = place.start(RUN);
     assert!(running.read_lines(12, Duration::from_secs(60)), "it ended too soon");
     disk.fill();
@@ -87,7 +88,7 @@ fn a_rollback_is_recorded_on_a_full_disk() {
 /// Proves that `cancel` gives the space to the process that it stops: the stop is recorded, and can be gone on from.
 #[test]
 fn a_cancel_is_recorded_on_a_full_disk() {
-    let Some((place, disk)) = place() else { return skipped() };
+    let Some((disk, place)) = place() else { return skipped() };
     let mut running = place.start(RUN);
     assert!(running.read_lines(8, Duration::from_secs(60)), "it ended too soon");
     let run = place.newest_run().expect("a run");

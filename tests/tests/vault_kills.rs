@@ -212,7 +212,7 @@ fn a_share_in_clear_is_found() {
 /// share in clear in the state file, its log, the sandbox, the key folder or any output.
 #[test]
 fn kills_and_rivals_leave_one_vault_with_its_keys() {
-    let cases = scale().of(75, 2_000);
+    let cases = scale().of(45, 2_000);
     let templates = [prepared(), prepared()];
     let points = points(&templates[0], cases);
     let (next, hits) = (AtomicUsize::new(0), AtomicUsize::new(0));
