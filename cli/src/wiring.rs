@@ -58,7 +58,9 @@ pub(crate) fn journal_error(error: JournalError) -> CommandError {
             "wait for it, watch it with: platflow logs {run}\nor stop it with: platflow cancel {run}"
         )),
         JournalError::Stale { run, .. } => CommandError::new(ExitCode::Locked, message)
-            .with_remedy(format!("this process stopped and changed nothing more; see: platflow status {run}")),
+            .with_remedy(format!(
+                "this process stopped and changed nothing more; see: platflow status {run}\nif nobody goes on with it: platflow resume {run}"
+            )),
         JournalError::EnvironmentHeld { environment, run, .. } => CommandError::new(ExitCode::Stuck, message)
             .with_remedy(format!(
                 "go on with it: platflow resume {run}\nor undo it: platflow rollback {run} --confirm {environment}"
@@ -77,6 +79,9 @@ pub(crate) fn journal_error(error: JournalError) -> CommandError {
         JournalError::Newer { .. } => CommandError::usage(message).with_remedy("use the newer platflow that wrote it"),
         JournalError::Damaged(_) => CommandError::new(ExitCode::Internal, message)
             .with_remedy("the file was left as it is; restore it from a backup, or name another with --state"),
+        JournalError::Busy => CommandError::new(ExitCode::Locked, message).with_remedy(
+            "find it with: ps -o pid,stat,args -C platflow (a T in STAT is a stopped one)\nlet it go on with: kill -CONT <pid>, or end it with: kill -9 <pid>; what was acknowledged is safe either way",
+        ),
         JournalError::Storage { source, .. } => {
             CommandError { source: Some(source), ..CommandError::new(ExitCode::Internal, message) }
                 .with_remedy("check space and permissions of the state directory; what was acknowledged is safe\nif the disk is full: platflow cancel, rollback and destroy still work, on space that is kept back for them")

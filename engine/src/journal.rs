@@ -257,6 +257,15 @@ pub struct EnvironmentRow {
     pub created_at: Timestamp,
 }
 
+/// Taken over, or too late to renew: a machine that slept, a process that was stopped.
+fn lost_lease(run: &RunId, ours: u64, current: u64) -> String {
+    if ours == current {
+        format!("the lease of run {run} ended before it was renewed: this process or its machine was held up")
+    } else {
+        format!("run {run} was taken over: epoch {ours} is behind {current}")
+    }
+}
+
 /// Why the journal refused or failed.
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
@@ -270,8 +279,9 @@ pub enum JournalError {
         /// Since when.
         since: Timestamp,
     },
-    /// This process no longer owns the run: its epoch is behind. It must stop.
-    #[error("run {run} was taken over: epoch {ours} is behind {current}")]
+    /// This process no longer owns the run: its epoch is behind, or its lease ended (both epochs are the same then). It
+    /// must stop.
+    #[error("{}", lost_lease(.run, *.ours, *.current))]
     Stale {
         /// The run.
         run: RunId,
@@ -327,6 +337,9 @@ pub enum JournalError {
         /// Newest schema known.
         known: u32,
     },
+    /// Another process kept the write lock for as long as this one was ready to wait.
+    #[error("another process kept the state file busy: it may be stopped in the middle of a write")]
+    Busy,
     /// The disk or the database failed; nothing of the batch was committed as far as is known.
     #[error("the state file could not be {doing}")]
     Storage {

@@ -24,13 +24,6 @@ pub(crate) struct ReadOnly;
 #[error("the store is closed")]
 pub(crate) struct Closed;
 
-/// Another process kept the write lock for as long as this one was ready to wait.
-#[derive(Debug, thiserror::Error)]
-#[error("another process kept the file busy for {waited_ms} ms; is one of them stopped in the middle of a write?")]
-pub(crate) struct Busy {
-    pub(crate) waited_ms: u64,
-}
-
 /// A commit failed for the whole group; told to each of its members.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("the transaction was not committed: {0}")]
@@ -46,6 +39,7 @@ where
 /// Maps a failure of SQLite while `doing` (`opened`, `written`, `read`).
 pub(crate) fn sqlite(doing: &'static str) -> impl Fn(rusqlite::Error) -> JournalError {
     move |error| match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => JournalError::Busy,
         Some(ErrorCode::NotADatabase) => JournalError::Damaged("it is not a SQLite database".to_owned()),
         Some(ErrorCode::DatabaseCorrupt) => {
             JournalError::Damaged(format!("its pages are corrupt ({error}); restore it from a backup"))

@@ -128,7 +128,7 @@ fn prepare(connection: &mut Connection, patience: &Patience) -> Result<(), Journ
     patience
         .ask(|| connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0)))
         .map_err(&failed)?;
-    schema_version(connection)?;
+    let found = schema_version(connection)?;
     check_application(connection)?;
     let mode: String = patience
         .ask(|| connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0)))
@@ -154,6 +154,10 @@ fn prepare(connection: &mut Connection, patience: &Patience) -> Result<(), Journ
         }
     }
     connection.set_prepared_statement_cache_capacity(64);
+    if found == newest_schema() {
+        // No write lock: a process that is stopped in the middle of a write must not keep `cancel` from opening the file.
+        return Ok(());
+    }
     patience.ask(|| migrate(connection)).map_err(&failed)
 }
 

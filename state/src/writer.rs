@@ -3,7 +3,7 @@
 //! There is no artificial delay: while one transaction syncs, the next group gathers by itself. Each job runs in a
 //! savepoint of its own, so a refused append does not take its neighbours along.
 
-use crate::failure::{Busy, Closed, NotCommitted, WriterStopped, is_busy, is_fatal, sqlite, storage};
+use crate::failure::{Closed, NotCommitted, WriterStopped, is_fatal, sqlite, storage};
 use crate::file::Patience;
 use crate::settings::StoreSettings;
 use platflow_engine::journal::JournalError;
@@ -163,7 +163,6 @@ fn commit(
             let mut first = Some(error);
             for job in group {
                 let told = match first.take() {
-                    Some(error) if is_busy(&error) => storage("written", Busy { waited_ms: settings.busy_ms }),
                     Some(error) => sqlite("written")(error),
                     None => storage("written", NotCommitted(text.clone())),
                 };

@@ -272,6 +272,24 @@ async fn a_reader_changes_nothing() {
     assert!(matches!(reader.acquire(&run("r1"), &fixture::owner()).await, Err(JournalError::Storage { .. })));
 }
 
+/// Proves that while another process sits on the write lock the file still opens and reads, as `status` and `cancel` need
+/// it, and that a write is refused as busy, not as a disk that failed.
+#[tokio::test]
+async fn a_write_lock_that_is_held_keeps_nobody_from_reading() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.db");
+    let first = open(&path);
+    let lease = first.create_run(new_run("r1", "aws-dev")).await.unwrap();
+    drop(first);
+    let holder = Connection::open(&path).unwrap();
+    holder.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let store = Store::open(&path, StoreSettings { busy_ms: 50, ..StoreSettings::default() }).unwrap();
+    assert_eq!(store.load(&run("r1")).await.unwrap().summary.id, run("r1"));
+    assert!(matches!(store.append(&lease, 1, note("x")).await, Err(JournalError::Busy)));
+    holder.execute_batch("ROLLBACK").unwrap();
+    store.append(&lease, 1, note("x")).await.unwrap();
+}
+
 /// Proves the secret store: the same bytes again are no conflict, other bytes are unless asked for, access is journaled,
 /// and a removed secret leaves no copy of its bytes in the file or the WAL.
 #[tokio::test]

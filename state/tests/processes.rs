@@ -188,7 +188,7 @@ async fn a_stopped_owner_is_fenced_out() {
         match store.acquire(&run("r1"), &owner()).await {
             Ok(lease) => break lease,
             Err(JournalError::Owned { .. }) => assert!(begun.elapsed() < Duration::from_secs(30), "never taken over"),
-            Err(JournalError::Storage { .. }) => {
+            Err(JournalError::Busy) => {
                 // It was stopped in the middle of renewing its lease and keeps SQLite's write lock: stop it elsewhere.
                 child.signal(rustix::process::Signal::CONT);
                 child.step();
