@@ -12,9 +12,6 @@ use tokio::sync::oneshot;
 
 type Query = Box<dyn FnOnce(&Connection) + Send>;
 
-/// How many reads may run at once.
-const READERS: usize = 2;
-
 /// A queue served by a few threads, each with a connection of its own.
 pub(crate) struct Readers {
     queue: Option<mpsc::Sender<Query>>,
@@ -25,8 +22,8 @@ impl Readers {
     pub(crate) fn start(path: &Path, settings: &StoreSettings) -> Result<Self, JournalError> {
         let (queue, queries) = mpsc::channel::<Query>();
         let queries = Arc::new(Mutex::new(queries));
-        let mut threads = Vec::with_capacity(READERS);
-        for _ in 0..READERS {
+        let mut threads = Vec::with_capacity(settings.readers);
+        for _ in 0..settings.readers.max(1) {
             let connection = file::open_reader(path, settings)?;
             let queries = Arc::clone(&queries);
             let thread = std::thread::Builder::new()

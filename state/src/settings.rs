@@ -13,6 +13,8 @@ pub struct StoreSettings {
     pub busy_ms: u64,
     /// The most appends that share one transaction.
     pub group: usize,
+    /// How many reads may run at once, one at least; each has a connection and a thread of its own.
+    pub readers: usize,
     /// Open the file even on a network file system, where SQLite's locks cannot be trusted.
     pub accept_network_file_system: bool,
     /// Use the space that was kept back beside the file if the disk is full: for what stops or takes away, see
@@ -30,6 +32,7 @@ impl Default for StoreSettings {
             renew_ms: 3_000,
             busy_ms: 30_000,
             group: 512,
+            readers: 2,
             accept_network_file_system: false,
             spend_reserve: false,
             vfs: None,

@@ -100,12 +100,10 @@ pub(super) async fn drive(
         lease: lease.clone(),
         noted: Mutex::default(),
     });
-    let uncertain_since = run
-        .graph
-        .indices()
-        .filter_map(|index| run.at(index).filter(|state| state.uncertain).map(|state| (index, state)))
-        .map(|(index, state)| (index, state.changed_at.unwrap_or_else(|| engine.clock.now())))
-        .collect();
+    // Counted from now, not from what an earlier owner's clock said: wall clocks differ and are set.
+    let now = engine.clock.now();
+    let uncertain = |index: &StepIndex| run.at(*index).is_some_and(|state| state.uncertain);
+    let uncertain_since = run.graph.indices().filter(uncertain).map(|index| (index, now)).collect();
     let decider = decider(engine, run);
     let mut cycle = Cycle {
         engine,
@@ -356,8 +354,7 @@ impl Cycle<'_> {
             _ => state.generation,
         };
         if state.uncertain {
-            let since = state.changed_at.unwrap_or(at);
-            self.uncertain_since.insert(index, since);
+            self.uncertain_since.entry(index).or_insert(at);
         } else if state.attempt == 0 && recorded.is_some_and(|row| !row.settled) {
             // An earlier run may have died in the middle of this very step.
             self.uncertain_since.insert(index, at);

@@ -1,9 +1,13 @@
 //! A clock that jumps to the next deadline once nothing else can happen. It needs a single-threaded runtime.
+//!
+//! The world lives by it; an engine may be given one that is set wrong.
 
 use crate::clock::Clock;
 use async_trait::async_trait;
 use jiff::Timestamp;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 /// How many turns of the scheduler in a row must pass without a call before time may jump.
 const QUIET: usize = 6;
@@ -42,6 +46,11 @@ impl SimulatedClock {
         InFlight(self)
     }
 
+    /// Time passes while nobody runs: a machine sleeps, an operator comes back tomorrow.
+    pub fn pass(&self, time: Duration) {
+        self.now_ms.fetch_add(i64::try_from(time.as_millis()).unwrap_or(i64::MAX / 4), Ordering::SeqCst);
+    }
+
     /// Something happened.
     pub fn tick(&self) {
         self.progress.fetch_add(1, Ordering::SeqCst);
@@ -77,5 +86,44 @@ impl Clock for SimulatedClock {
                 self.tick();
             }
         }
+    }
+}
+
+/// The same time as an engine sees it whose wall clock is wrong: ahead or behind by a constant that each process finds
+/// anew. It runs no faster and no slower.
+#[derive(Debug)]
+pub struct WrongClock {
+    world: Arc<SimulatedClock>,
+    ahead_ms: AtomicI64,
+}
+
+impl WrongClock {
+    /// One that is right until it is [`WrongClock::set`].
+    #[must_use]
+    pub fn of(world: Arc<SimulatedClock>) -> Self {
+        Self { world, ahead_ms: AtomicI64::new(0) }
+    }
+
+    /// From now on it is so far ahead of the world, or behind if negative. A process never sees this happen: it keeps the
+    /// time that it found when it started.
+    pub fn set(&self, ahead_ms: i64) {
+        self.ahead_ms.store(ahead_ms, Ordering::SeqCst);
+    }
+
+    fn moved(at: Timestamp, by_ms: i64) -> Timestamp {
+        Timestamp::from_millisecond(at.as_millisecond().saturating_add(by_ms)).unwrap_or(Timestamp::MAX)
+    }
+}
+
+#[async_trait]
+impl Clock for WrongClock {
+    fn now(&self) -> Timestamp {
+        Self::moved(self.world.now(), self.ahead_ms.load(Ordering::SeqCst))
+    }
+
+    async fn sleep_until(&self, deadline: Timestamp) {
+        // Rounded up: deadlines are finer than a millisecond.
+        let back = self.ahead_ms.load(Ordering::SeqCst).saturating_neg().saturating_add(1);
+        self.world.sleep_until(Self::moved(deadline, back)).await;
     }
 }

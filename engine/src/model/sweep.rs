@@ -377,7 +377,11 @@ pub async fn consistent<J: MortalJournal>(trial: &Trial<J>, id: &RunId) -> Resul
 /// # Errors
 /// What the engine or the journal refuses.
 pub async fn recover<J: MortalJournal>(trial: &Trial<J>, id: &RunId, recovery: Recovery) -> Result<End, String> {
-    let run = trial.load(id).await.map_err(|error| chain(&error))?;
+    let run = match trial.load(id).await {
+        Ok(run) => run,
+        Err(error) if error.is_death() => return Ok(End::Died),
+        Err(error) => return Err(chain(&error)),
+    };
     let direction = match (run.state.ending, recovery) {
         (Some(Ending::Done), Recovery::Forward) | (Some(Ending::RolledBack), Recovery::Backward) => {
             return Ok(run.state.ending.map_or(End::Died, |ending| End::Outcome(DriveOutcome::Finished(ending))));

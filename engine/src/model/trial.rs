@@ -45,6 +45,18 @@ pub enum TrialError {
     Stuck,
 }
 
+impl TrialError {
+    /// The process died of it, and nothing is wrong.
+    #[must_use]
+    pub fn is_death(&self) -> bool {
+        match self {
+            Self::Drive(error) => is_death(error),
+            Self::Journal(error) => is_dead(error),
+            Self::Name(_) | Self::Stuck => false,
+        }
+    }
+}
+
 /// The most that may happen in one drive.
 const LIMIT: u64 = 200_000;
 
@@ -146,7 +158,11 @@ fn intended(journal: &impl MortalJournal, run: &RunId, step: &StepName) -> bool 
 
 /// Whether an engine's failure is the death of its process.
 fn is_death(error: &DriveError) -> bool {
-    matches!(error, DriveError::Journal(JournalError::Storage { source, .. }) if source.is::<Died>())
+    matches!(error, DriveError::Journal(error) if is_dead(error))
+}
+
+fn is_dead(error: &JournalError) -> bool {
+    matches!(error, JournalError::Storage { source, .. } if source.is::<Died>())
 }
 
 impl Trial {

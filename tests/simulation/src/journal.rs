@@ -4,6 +4,8 @@
 //! call of the store is waited for on the spot, so that its threads cannot change the order of anything: one seed, one
 //! story. The locks of owners are real files beside; everything else of the store is on the disk.
 
+mod owners;
+
 use crate::disk::{Disk, Image, Survival};
 use async_trait::async_trait;
 use platflow_engine::event::Event;
@@ -53,6 +55,8 @@ pub struct SimulatedStore {
 struct Inner {
     // Declared before the disk, on which its files are open.
     store: Option<Arc<Store>>,
+    /// Stores of processes that live on after somebody else took their run over, by the epoch that they had.
+    fenced: BTreeMap<(RunId, u64), Arc<Store>>,
     disk: Arc<Disk>,
     acknowledged: Vec<Fact>,
     /// What was submitted since and never acknowledged. A killed process may leave it for the next one to read, and a
@@ -92,6 +96,8 @@ pub fn settings(disk: &Disk) -> StoreSettings {
         lease_ms: 86_400_000,
         renew_ms: 28_000_000,
         busy_ms: 2_000,
+        // With two, it would be chance whose cache knows what, and how often the disk is read.
+        readers: 1,
         vfs: Some(disk.vfs().to_owned()),
         ..StoreSettings::default()
     }
@@ -190,6 +196,7 @@ impl SimulatedStore {
         let store = Store::open(&path, settings(&disk)).expect("an empty disk takes a store");
         let inner = Inner {
             store: Some(store),
+            fenced: BTreeMap::new(),
             disk,
             acknowledged: Vec::new(),
             unheard: Vec::new(),
@@ -248,7 +255,14 @@ impl SimulatedStore {
 
     /// Asks the store, and waits. A disk that failed takes the process with it.
     fn ask<T>(&self, question: impl AsyncFnOnce(&Store) -> Result<T, JournalError>) -> Result<T, JournalError> {
-        let store = self.store()?;
+        self.ask_of(self.store()?, question)
+    }
+
+    fn ask_of<T>(
+        &self,
+        store: Arc<Store>,
+        question: impl AsyncFnOnce(&Store) -> Result<T, JournalError>,
+    ) -> Result<T, JournalError> {
         let answer = wait(question(&store));
         drop(store);
         let disk = self.disk();
@@ -264,13 +278,14 @@ impl SimulatedStore {
     /// Notes what is to be written, writes it, and notes whether that was acknowledged.
     fn write<T>(
         &self,
+        lease: Option<&Lease>,
         submitted: Vec<Fact>,
         work: impl AsyncFnOnce(&Store) -> Result<T, JournalError>,
     ) -> Result<T, JournalError> {
         let head = submitted.last().map(|fact| fact.sequence);
-        self.store()?;
+        let store = self.store_of(lease)?;
         self.inner().unheard.push(submitted);
-        let written = match self.ask(work) {
+        let written = match self.ask_of(store, work) {
             Ok(written) => written,
             Err(error) => {
                 let mut inner = self.inner();
@@ -303,9 +318,9 @@ impl SimulatedStore {
     fn end(&self) {
         let mut inner = self.inner();
         inner.disk.turn_off();
-        let store = inner.store.take();
+        let stores = (inner.store.take(), std::mem::take(&mut inner.fenced));
         drop(inner);
-        drop(store);
+        drop(stores);
     }
 
     fn begin(&self) -> Result<(), String> {
@@ -389,7 +404,7 @@ impl Journal for SimulatedStore {
     async fn create_run(&self, mut new: NewRun) -> Result<Lease, JournalError> {
         new.owner = departed();
         let submitted = facts(&new.id, 0, &new.first.events);
-        self.write(submitted, async |store| store.create_run(new).await)
+        self.write(None, submitted, async |store| store.create_run(new).await)
     }
 
     async fn acquire(&self, run: &RunId, _owner: &Owner) -> Result<Lease, JournalError> {
@@ -400,16 +415,17 @@ impl Journal for SimulatedStore {
     }
 
     fn lease_left(&self, lease: &Lease) -> Result<Duration, JournalError> {
+        self.refuse_fenced(lease)?;
         self.store()?.lease_left(lease)
     }
 
     async fn release(&self, lease: &Lease) -> Result<(), JournalError> {
-        self.ask(async |store| store.release(lease).await)
+        self.ask_of(self.store_of(Some(lease))?, async |store| store.release(lease).await)
     }
 
     async fn append(&self, lease: &Lease, expected: Sequence, batch: Batch) -> Result<Sequence, JournalError> {
         let submitted = facts(&lease.run, expected, &batch.events);
-        self.write(submitted, async |store| store.append(lease, expected, batch).await)
+        self.write(Some(lease), submitted, async |store| store.append(lease, expected, batch).await)
     }
 
     async fn load(&self, run: &RunId) -> Result<LoadedRun, JournalError> {

@@ -1,13 +1,14 @@
 //! Seeded runs of the real engine on the real store on a simulated disk: crashes, power cuts, failing disks, failing
-//! steps, and everything twice.
+//! steps, and clocks that are set between one process and the next.
 //!
 //! A seed names a case wholly; `PLATFLOW_SEED=n` replays it alone. What must hold in the end is what the sweeps of the
 //! engine demand (the undisturbed world or the first one, nothing made twice, the record and the world alike), and that
 //! no acknowledged fact is ever missing.
 
+use platflow_engine::clock::Clock;
 use platflow_engine::drive::DriveOutcome;
 use platflow_engine::event::{Ending, Event};
-use platflow_engine::model::clock::SimulatedClock;
+use platflow_engine::model::clock::{SimulatedClock, WrongClock};
 use platflow_engine::model::generate;
 use platflow_engine::model::sweep::{self, Crash, Recovery, Subject, Undisturbed};
 use platflow_engine::model::trial::{End, MortalJournal, Trial};
@@ -21,6 +22,7 @@ use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().build().expect("a runtime").block_on(future)
@@ -44,6 +46,7 @@ struct Tally {
     deaths: AtomicU64,
     power_cuts: AtomicU64,
     disk_troubles: AtomicU64,
+    clock_jumps: AtomicU64,
     events: AtomicU64,
 }
 
@@ -89,13 +92,30 @@ fn next_restart(trial: &Trial<SimulatedStore>, random: &mut StdRng, failed: &mut
     }
 }
 
+/// Between two processes time passes, and the next one may find its wall clock set forward or back.
+fn jump(world: &SimulatedClock, seen: &WrongClock, random: &mut StdRng, tally: &Tally) {
+    const FAR_MS: [i64; 4] = [1_000, 45_000, 3_600_000, 86_400_000];
+    let far = |random: &mut StdRng| FAR_MS.choose(random).copied().unwrap_or_default();
+    if random.random_bool(0.3) {
+        world.pass(Duration::from_millis(far(random).unsigned_abs()));
+    }
+    if random.random_bool(0.4) {
+        tally.clock_jumps.fetch_add(1, Ordering::Relaxed);
+        let ahead_ms = far(random);
+        seen.set(if random.random_bool(0.5) { ahead_ms } else { -ahead_ms });
+    }
+}
+
 async fn case(seed: u64, fields: &[Field], tally: &Tally) -> Result<Told, String> {
     let mut random = StdRng::seed_from_u64(seed);
     let field = fields.choose(&mut random).ok_or("no field")?;
     let (subject, expected) = (&field.subject, &field.expected);
     let said = |error: &dyn std::error::Error| format!("{error} ({error:?})");
     let clock = Arc::new(SimulatedClock::default());
-    let trial = Trial::on(Arc::new(SimulatedStore::new()), clock, &subject.habits, false).map_err(|e| said(&e))?;
+    let seen = Arc::new(WrongClock::of(Arc::clone(&clock)));
+    let store = Arc::new(SimulatedStore::new());
+    let mut trial = Trial::on(store, Arc::clone(&clock), &subject.habits, false).map_err(|e| said(&e))?;
+    trial.engine.clock = Arc::clone(&seen) as Arc<dyn Clock>;
     let trial = subject.prepare_on(trial).await.map_err(|error| said(&error))?;
     let id = sweep::run_id().map_err(|error| said(&error))?;
     let recovery = if random.random_bool(0.5) { Recovery::Forward } else { Recovery::Backward };
@@ -109,15 +129,15 @@ async fn case(seed: u64, fields: &[Field], tally: &Tally) -> Result<Told, String
     let (mut begun, mut failed) = (false, false);
     let strikes = random.random_range(1..=3);
     for round in 0..=strikes {
-        let head = if begun { trial.load(&id).await.map_err(|error| said(&error))?.head } else { 0 };
+        let run = if begun { Some(trial.load(&id).await.map_err(|error| said(&error))?) } else { None };
+        let head = run.as_ref().map_or(0, |run| run.head);
         if round < strikes {
             strike(&trial, &mut random, expected, head);
         }
-        let end = if begun {
-            let backward = trial.load(&id).await.map_err(|error| said(&error))?.state.is_backward();
-            sweep::recover(&trial, &id, if backward { Recovery::Backward } else { recovery }).await?
-        } else {
-            trial.run(&id, &subject.plan, policy).await.map_err(|error| said(&error))?
+        let end = match run {
+            Some(run) if run.state.is_backward() => sweep::recover(&trial, &id, Recovery::Backward).await?,
+            Some(_) => sweep::recover(&trial, &id, recovery).await?,
+            None => trial.run(&id, &subject.plan, policy).await.map_err(|error| said(&error))?,
         };
         trial.world.spare();
         if end == End::Died {
@@ -130,6 +150,7 @@ async fn case(seed: u64, fields: &[Field], tally: &Tally) -> Result<Told, String
             tally.power_cuts.fetch_add(1, Ordering::Relaxed);
         }
         trial.journal.restart(restart);
+        jump(&clock, &seen, &mut random, tally);
         trial.journal.revive();
         if !trial.journal.lost().is_empty() {
             return Err(format!("{restart:?} after {:?}: {}", disk.met(), trial.journal.lost().join("; ")));
