@@ -101,7 +101,7 @@ async fn case(seed: u64, subject: &Subject, expected: &Undisturbed, tally: &Tall
 fn only_the_newest_owner_goes_on() {
     let graph = shipped::fixture();
     let subject = |seed: u64| match seed % 4 {
-        0 => shipped::subject(&graph, seed % 8 == 0),
+        0 => shipped::subject(&graph, seed.is_multiple_of(8)),
         _ => generate::subject(seed, 9).expect("well-formed names"),
     };
     let seeds: Vec<u64> = match scale::replay() {
