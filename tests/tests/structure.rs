@@ -66,6 +66,7 @@ fn imports_follow_the_arrows() {
         ),
         ("platflow-simulation", vec!["platflow-engine", "platflow-state"]),
         ("platflow-gate", vec!["platflow-engine", "platflow-state", "platflow-simulation"]),
+        ("platflow-bench", vec!["platflow-engine", "platflow-state"]),
     ]
     .into_iter()
     .map(|(name, names)| (name, names.into_iter().collect()))
