@@ -2,6 +2,7 @@
 
 use crate::failure::ExitCode;
 use std::io::Write;
+use tokio::signal::unix::{Signal, SignalKind};
 use tokio_util::sync::CancellationToken;
 
 /// A token that is cancelled by the first signal; the second ends the process.
@@ -25,13 +26,31 @@ pub(crate) fn cancel_on_signal() -> CancellationToken {
     token
 }
 
+/// Ctrl-C and SIGTERM from the moment on that this was made: neither ends the process by itself any more.
+pub(crate) struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    /// Begins to listen; nothing when the system gives no signals.
+    pub(crate) fn listen() -> Option<Self> {
+        let of = |kind| tokio::signal::unix::signal(kind).ok();
+        Some(Self { interrupt: of(SignalKind::interrupt())?, terminate: of(SignalKind::terminate())? })
+    }
+
+    /// The next one.
+    pub(crate) async fn next(&mut self) -> Option<()> {
+        tokio::select! {
+            received = self.interrupt.recv() => received,
+            received = self.terminate.recv() => received,
+        }
+    }
+}
+
 /// The next Ctrl-C or SIGTERM; nothing when the system gives no signals.
 pub(crate) async fn next_signal() -> Option<()> {
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).ok()?;
-    tokio::select! {
-        result = tokio::signal::ctrl_c() => result.ok(),
-        received = terminate.recv() => received,
-    }
+    Signals::listen()?.next().await
 }
 
 #[expect(clippy::disallowed_methods, reason = "the second signal means now: the journal already holds every intent")]

@@ -1,10 +1,14 @@
 //! `platflow rehearse` through the real binary: a sound runbook has no violations, an unsound one is found out with a seed
 //! that shows how, and the whole shipped platform is crashed at every one of its journal's boundaries.
 
-use platflow_tests::TestEnvironment;
 use platflow_tests::scale::scale;
+use platflow_tests::{Running, TestEnvironment, wait_for};
 use serde_json::Value;
 use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// Two simulated steps and one real resource.
 const SOUND: &str = r#"
@@ -91,6 +95,39 @@ fn an_unsound_program_is_found_out_and_replayed() {
     assert!(text.contains("violation") && text.contains("expected"), "{text}");
     place.run(&["rehearse", "./runbook.yaml", "--replay", "j9999.r"]).expect_code(2);
     place.run(&["rehearse", "./runbook.yaml", "--replay", "nonsense"]).expect_code(2);
+}
+
+/// The folder that a rehearsal works in, as soon as it has one: it keeps a lock file open there.
+fn folder_of(rehearsal: &Running) -> PathBuf {
+    let files = format!("/proc/{}/fd", rehearsal.pid());
+    let mut found = None;
+    wait_for("the rehearsal's folder", LIMIT, || {
+        let entries = std::fs::read_dir(&files).into_iter().flatten().flatten();
+        found = entries
+            .filter_map(|entry| std::fs::read_link(entry.path()).ok())
+            .find(|path| path.ends_with("lock") && path.to_string_lossy().contains("platflow-rehearsal-"));
+        found.is_some()
+    });
+    found.and_then(|path| path.parent().map(Path::to_owned)).expect("a lock lies in a folder")
+}
+
+/// Proves that an interrupted rehearsal ends without finishing what it was at and leaves nothing, and that what a killed
+/// one leaves is swept by the next.
+#[test]
+fn nothing_is_left_of_an_interrupted_or_killed_rehearsal() {
+    let place = placed(SOUND);
+    let interrupted = place.start(&["rehearse", "deploy-aws-dev"]);
+    let folder = folder_of(&interrupted);
+    interrupted.signal("TERM");
+    let ended = interrupted.wait();
+    assert_eq!(ended.code, 130, "{}", ended.stderr);
+    assert!(!folder.exists(), "{} is left", folder.display());
+    let mut killed = place.start(&["rehearse", "deploy-aws-dev"]);
+    let folder = folder_of(&killed);
+    killed.kill();
+    assert!(folder.exists());
+    place.run(&["rehearse", "./runbook.yaml", "--cases", "1"]).expect_code(0);
+    assert!(!folder.exists(), "{} was not swept", folder.display());
 }
 
 /// Proves that the shipped platform, real steps over real SDK clients, ends in the undisturbed world, or in an empty one,

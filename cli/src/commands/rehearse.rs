@@ -6,13 +6,15 @@ use crate::arguments::{OutputFormat, Rehearse};
 use crate::failure::{CommandError, ExitCode};
 use crate::rehearsal::case::Case;
 use crate::rehearsal::coverage::Coverage;
+use crate::rehearsal::folder::Folder;
 use crate::rehearsal::schedule::{self, Extent};
-use crate::rehearsal::stage::{Folder, Script};
+use crate::rehearsal::stage::Script;
 use crate::rehearsal::trial::Verdict;
 use crate::rehearsal::workers::{self, Jobs, News};
 use crate::settings::Settings;
+use crate::signals::Signals;
 use crate::views::{output, time};
-use crate::{identifiers, runbook, signals, wiring};
+use crate::{identifiers, runbook, wiring};
 use jiff::Timestamp;
 use platflow_engine::clock::{Clock, ScaledClock, after};
 use serde_json::json;
@@ -51,6 +53,14 @@ pub(crate) async fn execute(arguments: Rehearse, settings: &Settings) -> Result<
     });
     let clock = ScaledClock::real();
     let started = clock.now();
+    // Listened to before there is anything to leave behind.
+    let mut signals = Signals::listen();
+    let interrupted = async {
+        match &mut signals {
+            Some(signals) => signals.next().await,
+            None => std::future::pending().await,
+        }
+    };
     let folder = Folder::make(settings)?;
     let (sender, mut news) = mpsc::unbounded_channel();
     let jobs = Arc::new(Jobs::default());
@@ -64,7 +74,7 @@ pub(crate) async fn execute(arguments: Rehearse, settings: &Settings) -> Result<
     }
     let mut threads = Vec::new();
     for number in 0..count {
-        let place = folder.0.join(format!("worker-{number}"));
+        let place = folder.path.join(format!("worker-{number}"));
         let tells = replayed.is_some();
         let (script, jobs) = (Arc::clone(&script), Arc::clone(&jobs));
         threads.push(workers::start(script, settings.clone(), place, jobs, tells, sender.clone())?);
@@ -75,7 +85,10 @@ pub(crate) async fn execute(arguments: Rehearse, settings: &Settings) -> Result<
         Rehearsal { arguments: &arguments, settings, clock: &clock, started, jobs: &jobs, replayed: replayed.as_ref() };
     let result = tokio::select! {
         biased;
-        _ = signals::next_signal() => Err(CommandError::new(ExitCode::Interrupted, "interrupted; nothing is left of the rehearsal")),
+        _ = interrupted => {
+            jobs.abandon();
+            Err(CommandError::new(ExitCode::Interrupted, "interrupted; nothing is left of the rehearsal"))
+        }
         result = rehearsal.listen(&mut news, deadline) => result,
     };
     jobs.close();

@@ -8,6 +8,7 @@ mod clock;
 pub(crate) mod coverage;
 mod doubles;
 mod draw;
+pub(crate) mod folder;
 mod journal;
 mod judge;
 mod kinds;

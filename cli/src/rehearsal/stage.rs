@@ -3,6 +3,7 @@
 
 use crate::failure::{CommandError, ExitCode};
 use crate::rehearsal::clock::RehearsalClock;
+use crate::rehearsal::folder::failed;
 use crate::rehearsal::journal::{Filming, MortalJournal};
 use crate::rehearsal::kinds::{Troubles, Watch, watched};
 use crate::rehearsal::moment::{Files, Made, Moment, Things, make_folder};
@@ -29,7 +30,7 @@ use platflow_steps::sealing::{Keystore, Sealer};
 use platflow_workflows::Resolver;
 use serde_json::Value;
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use tokio::sync::Notify;
@@ -73,37 +74,6 @@ pub(crate) struct Process {
     pub(crate) journal: Arc<MortalJournal>,
     pub(crate) keystore: Arc<Keystore>,
     pub(crate) engine: Engine,
-}
-
-fn failed(what: &str) -> impl Fn(std::io::Error) -> CommandError + '_ {
-    move |error| CommandError::new(ExitCode::Internal, format!("the rehearsal could not {what}")).caused_by(error)
-}
-
-/// A private folder for a rehearsal, in memory where the system has such a place; gone when this is dropped.
-pub(crate) struct Folder(pub(crate) PathBuf);
-
-impl Folder {
-    pub(crate) fn make(settings: &Settings) -> Result<Self, CommandError> {
-        let name = format!("platflow-rehearsal-{}", crate::identifiers::run_id()?);
-        let shared = Path::new("/dev/shm").join(&name);
-        if std::fs::create_dir(&shared).is_ok() {
-            let folder = Self(shared);
-            use std::os::unix::fs::PermissionsExt;
-            std::fs::set_permissions(&folder.0, std::fs::Permissions::from_mode(0o700))
-                .map_err(failed("make its folder"))?;
-            return Ok(folder);
-        }
-        let path = settings.state_directory.join(name);
-        make_folder(&path).map_err(failed("make its folder"))?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        // Left-over files harm nobody.
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
 }
 
 /// Tells the story of a replay.

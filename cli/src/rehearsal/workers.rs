@@ -13,6 +13,7 @@ use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 /// What workers tell.
 pub(crate) enum News {
@@ -41,6 +42,7 @@ struct Queue {
 pub(crate) struct Jobs {
     queue: Mutex<Queue>,
     changed: Condvar,
+    dropped: CancellationToken,
 }
 
 impl Jobs {
@@ -57,6 +59,12 @@ impl Jobs {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         queue.closed = true;
         self.changed.notify_all();
+    }
+
+    /// Nothing more is to be begun, and what is under way is dropped: nobody wants to hear of it.
+    pub(crate) fn abandon(&self) {
+        self.close();
+        self.dropped.cancel();
     }
 
     fn take(&self) -> Option<Case> {
@@ -85,7 +93,8 @@ pub(crate) fn start(
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let failed = match runtime {
             Ok(runtime) => {
-                let result = runtime.block_on(work(script, &settings, folder, &jobs, tells, &news));
+                let work = work(script, &settings, folder, &jobs, tells, &news);
+                let result = runtime.block_on(jobs.dropped.run_until_cancelled(work)).unwrap_or(Ok(()));
                 runtime.shutdown_background();
                 result.err()
             }
