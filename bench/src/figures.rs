@@ -1,10 +1,10 @@
 //! One measurement: what is asked of the process that makes it, how it is started, and what it answers.
 
 use crate::Failure;
-use crate::floor;
 use crate::measure::{Figures, peak};
 use crate::plans::Shape;
 use crate::subject::{self, Load, effects_file};
+use crate::{floor, readings};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -21,6 +21,8 @@ pub(crate) enum Who {
     Dying(u64),
     /// The engine, resuming what died.
     Resuming,
+    /// Reads of a filled file; `true` beside a writer.
+    Reading(bool),
 }
 
 /// A measurement to be made.
@@ -55,6 +57,7 @@ pub(crate) async fn measure(task: &Task) -> Result<Figures, Failure> {
     let load = task.load();
     match task.who {
         Who::Engine => subject::measured(&task.place, load).await,
+        Who::Reading(beside) => readings::measured(&task.place, load, beside).await,
         Who::Floor => floor::measured(&task.place, load).await,
         Who::Dying(steps) => {
             subject::until_death(&task.place, load, steps).await?;

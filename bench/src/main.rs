@@ -9,6 +9,7 @@ mod listening;
 mod measure;
 mod nothing;
 mod plans;
+mod readings;
 mod subject;
 mod tables;
 
@@ -52,6 +53,8 @@ pub(crate) enum Table {
     W4,
     /// Up to a million steps.
     W6,
+    /// Reads of a file with a million events, alone and beside a writer.
+    W7,
 }
 
 #[derive(Debug, Parser)]

@@ -110,6 +110,13 @@ async fn driven(place: &Path, load: Load, keep: bool) -> Result<(Figures, Vec<Ba
     Ok((before.since(total as u64, grown, samples), journal.heard()))
 }
 
+/// Drives one more run, of an environment of its own.
+pub(crate) async fn another(place: &Path, shape: Shape, steps: usize, number: usize) -> Result<(), Failure> {
+    let store = Store::open(&state_file(place), StoreSettings::default())?;
+    let engine = engine(store, Arc::new(Nothing::new(steps, None, At::Never)), 256)?;
+    whole(&engine, shape, steps, number).await
+}
+
 /// Drives a run and dies at its n-th step.
 pub(crate) async fn until_death(place: &Path, load: Load, steps: u64) -> Result<(), Failure> {
     let store = Store::open(&state_file(place), StoreSettings::default())?;

@@ -41,12 +41,13 @@ fn rows(table: Table) -> Vec<Row> {
                 [10_000, 100_000, 1_000_000].map(|steps| row(name, shape, steps, 1, false))
             })
             .collect(),
+        Table::W7 => vec![row("5,000 runs of 100", Shape::Chain, 100, 5_000, false)],
     }
 }
 
 /// Measures and prints.
 pub(crate) fn print(wanted: &[Table], repeat: usize, folder: Option<&Path>, quick: bool) -> Result<(), Failure> {
-    let all = [Table::W1, Table::W2, Table::W3, Table::W4, Table::W6];
+    let all = [Table::W1, Table::W2, Table::W3, Table::W4, Table::W6, Table::W7];
     let folder = folder.map_or_else(std::env::temp_dir, Path::to_owned);
     if cfg!(debug_assertions) {
         line("not a release build: these figures mean little");
@@ -59,6 +60,7 @@ pub(crate) fn print(wanted: &[Table], repeat: usize, folder: Option<&Path>, quic
         let rows: Vec<Row> = rows(table).into_iter().map(shrink).collect();
         match table {
             Table::W4 => resumptions(&rows, repeat, &folder)?,
+            Table::W7 => reads(&rows, repeat, &folder)?,
             _ => throughput(table, &rows, repeat, &folder)?,
         }
     }
@@ -187,6 +189,25 @@ fn resumptions(rows: &[Row], repeat: usize, folder: &Path) -> Result<(), Failure
             of(&figures, |one| one.seconds),
             of(&figures, |one| one.peak as f64) / 1e6,
         ));
+    }
+    Ok(())
+}
+
+fn reads(rows: &[Row], repeat: usize, folder: &Path) -> Result<(), Failure> {
+    line("\n### W7\n");
+    line("| file | list, status and a page of events: p50 / p99 us | beside a writer at full speed |");
+    line("| --- | --- | --- |");
+    for row in rows {
+        let mut cells = Vec::new();
+        for beside in [false, true] {
+            let mut figures = Vec::new();
+            for _ in 0..repeat.min(3) {
+                let place = fresh(folder)?;
+                figures.push(figures::asked(&task(row, Who::Reading(beside), place.path().to_owned()))?);
+            }
+            cells.push(format!("{:.0} / {:.0}", of(&figures, |one| one.p50_us), of(&figures, |one| one.p99_us)));
+        }
+        line(&format!("| {} | {} |", row.name, cells.join(" | ")));
     }
     Ok(())
 }
