@@ -3,6 +3,7 @@
 //! Every measurement is a process of its own, so that memory and CPU are its own; floor and engine take turns, so that a
 //! machine that is busy for a while is busy for both. Figures are medians; ratios are what counts.
 
+mod commands;
 mod figures;
 mod floor;
 mod listening;
@@ -51,6 +52,8 @@ pub(crate) enum Table {
     W3,
     /// Killed in the middle, and resumed.
     W4,
+    /// The binary: exec to the first step, and short commands.
+    W5,
     /// Up to a million steps.
     W6,
     /// Reads of a file with a million events, alone and beside a writer.

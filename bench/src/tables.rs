@@ -1,5 +1,6 @@
 //! The tables: which measurements, in which turns, and how they are printed.
 
+use crate::commands::{Place, program};
 use crate::figures::{self, Task, Who};
 use crate::measure::Figures;
 use crate::plans::Shape;
@@ -41,13 +42,14 @@ fn rows(table: Table) -> Vec<Row> {
                 [10_000, 100_000, 1_000_000].map(|steps| row(name, shape, steps, 1, false))
             })
             .collect(),
+        Table::W5 => Vec::new(),
         Table::W7 => vec![row("5,000 runs of 100", Shape::Chain, 100, 5_000, false)],
     }
 }
 
 /// Measures and prints.
 pub(crate) fn print(wanted: &[Table], repeat: usize, folder: Option<&Path>, quick: bool) -> Result<(), Failure> {
-    let all = [Table::W1, Table::W2, Table::W3, Table::W4, Table::W6, Table::W7];
+    let all = [Table::W1, Table::W2, Table::W3, Table::W4, Table::W5, Table::W6, Table::W7];
     let folder = folder.map_or_else(std::env::temp_dir, Path::to_owned);
     if cfg!(debug_assertions) {
         line("not a release build: these figures mean little");
@@ -60,6 +62,7 @@ pub(crate) fn print(wanted: &[Table], repeat: usize, folder: Option<&Path>, quic
         let rows: Vec<Row> = rows(table).into_iter().map(shrink).collect();
         match table {
             Table::W4 => resumptions(&rows, repeat, &folder)?,
+            Table::W5 => commands(repeat, &folder)?,
             Table::W7 => reads(&rows, repeat, &folder)?,
             _ => throughput(table, &rows, repeat, &folder)?,
         }
@@ -190,6 +193,33 @@ fn resumptions(rows: &[Row], repeat: usize, folder: &Path) -> Result<(), Failure
             of(&figures, |one| one.peak as f64) / 1e6,
         ));
     }
+    Ok(())
+}
+
+fn commands(repeat: usize, folder: &Path) -> Result<(), Failure> {
+    let (mut first, mut status, mut help) = (Vec::new(), Vec::new(), Vec::new());
+    let milliseconds = |took: std::time::Duration| took.as_secs_f64() * 1e3;
+    for _ in 0..repeat {
+        let place = Place::new(folder)?;
+        first.push(milliseconds(place.first_step()?));
+        status.push(milliseconds(place.timed(&["list"])?));
+        help.push(milliseconds(place.timed(&["--help"])?));
+    }
+    let megabytes = std::fs::metadata(program()?)?.len() as f64 / 1e6;
+    line("\n### W5\n");
+    line("| what | ms |");
+    line("| --- | --- |");
+    for (what, values) in [
+        ("exec to the first step of a runbook of ten, new state file", &first),
+        ("`list`", &status),
+        ("`--help`", &help),
+    ] {
+        let mut values = values.clone();
+        values.sort_by(f64::total_cmp);
+        let (low, high) = (values.first().copied().unwrap_or_default(), values.last().copied().unwrap_or_default());
+        line(&format!("| {what} | {:.1} ({low:.1}-{high:.1}) |", median(values)));
+    }
+    line(&format!("\nThe binary has {megabytes:.1} MB."));
     Ok(())
 }
 
