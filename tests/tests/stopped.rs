@@ -72,8 +72,8 @@ fn take_over(place: &TestEnvironment, run: &str, stopped: Instant, when: &str) -
     }
 }
 
-/// Stopped after the n-th event, taken over, woken. False if it was stopped while it held the file's write lock, in which
-/// case nobody can write before it goes on: it is woken and ends the run itself.
+/// Stopped after the n-th event, taken over, woken. False if it was stopped after its last event, or while it held the
+/// file's write lock, in which case nobody can write before it goes on: it is woken and ends the run itself.
 fn stopped_at(line: u64, wanted: &BTreeMap<String, usize>) -> bool {
     let place = place();
     let mut stale = place.start(RUN);
@@ -81,6 +81,12 @@ fn stopped_at(line: u64, wanted: &BTreeMap<String, usize>) -> bool {
     stale.signal("STOP");
     let stopped = Instant::now();
     let run = place.newest_run().expect("a run");
+    if journal(&place, &run).iter().any(|event| event["event"] == "run-finished") {
+        // A busy machine stopped it too late: there is nothing left to take over.
+        stale.signal("CONT");
+        stale.wait().expect_code(0);
+        return false;
+    }
     let intents = open_intents(&place, &run);
     let told = verified_events(&place, &run);
     let Some(taken) = take_over(&place, &run, stopped, &format!("stopped at line {line}")) else {
