@@ -3,7 +3,7 @@
 //! An illegal event is an error, never a panic: on reading it means a damaged file, on writing a defect that must not
 //! reach the journal.
 
-use crate::event::{Direction, Ending, Event, Finding};
+use crate::event::{Direction, Effect, Ending, Event, Finding};
 use crate::name::StepName;
 use crate::state::{Phase, RunState, StepState, UndoMeaning};
 use crate::survey::ResidueCertificate;
@@ -182,8 +182,8 @@ pub fn owner_changed(state: &mut StepState, at: Timestamp) -> bool {
     true
 }
 
-/// What a turn from backward to forward makes of a step: what was undone is made again, what was in the middle of its undo
-/// is unknown until a look.
+/// What a turn from backward to forward makes of a step: what was undone is made again, what was only found to be there is
+/// looked for again, what was in the middle of its undo is unknown until a look.
 pub fn turned_forward(state: &mut StepState) -> bool {
     let phase = match &state.phase {
         Phase::Undone { .. } if state.undo_meaning() == UndoMeaning::Remove => {
@@ -195,6 +195,12 @@ pub fn turned_forward(state: &mut StepState) -> bool {
             state.finding = None;
             state.effect = None;
             Phase::Pending
+        }
+        Phase::Kept { .. } if state.effect == Some(Effect::Unchanged) => {
+            // It went off the record, and what it depends on may have been undone under it: what was true of it then
+            // is to be looked at again.
+            *state = StepState::default();
+            return true;
         }
         Phase::Kept { .. } if state.effect.is_some() => Phase::Verified,
         Phase::Kept { .. } => Phase::Unknown,

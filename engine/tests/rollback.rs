@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
 use platflow_engine::drive::DriveOutcome;
-use platflow_engine::event::{Ending, ParkReason};
+use platflow_engine::event::{Direction, Ending, ParkReason};
 use platflow_engine::failure::{ErrorClass, Residue};
 use platflow_engine::graph::{Graph, GraphError};
 use platflow_engine::model::generate::{self, step};
@@ -58,6 +58,35 @@ fn a_kept_step_keeps_what_it_stands_on() {
         let run = trial.load(&id()).await.unwrap();
         assert_eq!(status::exit_code(&run), status::DONE);
         assert_eq!(status::summary(&run).kept, vec![name("base"), name("middle")]);
+    });
+}
+
+/// Proves that what a run only found to be there is looked for again once a rollback to an earlier step took away what it
+/// depends on: what was true of it then may have gone along.
+#[test]
+fn what_was_only_found_is_looked_for_again_after_a_rollback() {
+    block_on(async {
+        let trial = trial();
+        let plan = plan(UndoPlan::Own);
+        trial.run(&id(), &plan, OnFailure::Park).await.unwrap();
+        trial.world.remove_behind_the_back(&name("middle"));
+        let second = RunId::new("second").unwrap();
+        trial.run(&second, &plan, OnFailure::Park).await.unwrap();
+        let back = Direction::Backward {
+            cause: "operator".to_owned(),
+            confirmed: true,
+            keep: Vec::new(),
+            to: Some(name("base")),
+        };
+        trial.resume(&second, Some(back)).await.unwrap();
+        assert!(!trial.world.populated().contains(&name("middle")), "this run made it again");
+        assert!(trial.world.populated().contains(&name("top")), "this run found it");
+        trial.world.remove_behind_the_back(&name("top"));
+        let end = trial.resume(&second, Some(Direction::Forward)).await.unwrap();
+        assert_eq!(end, End::Outcome(DriveOutcome::Finished(Ending::Done)));
+        for step in ["base", "middle", "top", "beside"] {
+            assert!(trial.world.populated().contains(&name(step)), "{step}");
+        }
     });
 }
 
