@@ -206,6 +206,9 @@ pub(crate) struct Rollback {
     /// Keep this step, and all that it depends on
     #[arg(long, value_name = "STEP")]
     pub(crate) keep: Vec<String>,
+    /// Let this namespace, which others made in the cluster, go with the cluster (else it stops the command)
+    #[arg(long, value_name = "NAMESPACE")]
+    pub(crate) with_namespace: Vec<String>,
     /// Undo only what came after this step or depends on it; the run can be resumed from there
     #[arg(long, value_name = "STEP")]
     pub(crate) to: Option<String>,
@@ -226,6 +229,9 @@ pub(crate) struct Destroy {
     /// Keep this step, and all that it depends on
     #[arg(long, value_name = "STEP")]
     pub(crate) keep: Vec<String>,
+    /// Let this namespace, which others made in the cluster, go with the cluster (else it stops the command)
+    #[arg(long, value_name = "NAMESPACE")]
+    pub(crate) with_namespace: Vec<String>,
     /// The AWS account that this must be
     #[arg(long, value_name = "ID")]
     pub(crate) account: Option<String>,

@@ -7,6 +7,7 @@ mod connection;
 mod cost;
 mod execution;
 mod failure;
+mod guests;
 mod identifiers;
 mod rehearsal;
 mod report;

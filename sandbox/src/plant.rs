@@ -68,14 +68,19 @@ fn tags(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
 
 impl World {
     fn place(&self) -> Result<Place, CannotPlant> {
-        let cluster = self.aws.records().find(|record| record.kind == "eks:cluster");
-        let cluster = cluster.cloned().ok_or(CannotPlant::Nothing("cluster"))?;
-        let subnet = cluster.text("/resourcesVpcConfig/subnetIds/0").to_owned();
-        let subnet = self.aws.get("ec2:subnet", &cluster.region, &subnet).cloned();
+        let mut clusters = self.aws.records().filter(|record| record.kind == "eks:cluster").peekable();
+        clusters.peek().ok_or(CannotPlant::Nothing("cluster"))?;
+        let subnet_of = |cluster: &Record| {
+            let subnet = cluster.text("/resourcesVpcConfig/subnetIds/0");
+            self.aws.get("ec2:subnet", &cluster.region, subnet).cloned()
+        };
+        // A stranger's cluster has no subnet of this world.
+        let standing = clusters.find_map(|cluster| Some((cluster.clone(), subnet_of(cluster)?)));
+        let (cluster, subnet) = standing.ok_or(CannotPlant::Nothing("subnet"))?;
         let owner = format!("kubernetes.io/cluster/{}", cluster.id);
         Ok(Place {
             vpc: cluster.text("/resourcesVpcConfig/vpcId").to_owned(),
-            subnet: subnet.ok_or(CannotPlant::Nothing("subnet"))?,
+            subnet,
             tags: tags(&[(&owner, "owned")]),
             cluster,
         })

@@ -2,14 +2,30 @@
 //! half-built world, whatever controllers left behind.
 
 use platflow_tests::TestEnvironment;
+use platflow_tests::durable;
 use platflow_tests::scale::scale;
-use platflow_tests::world::World;
+use platflow_tests::world::{Resource, World};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 const FAST: &str = "150";
 const LIMIT: Duration = Duration::from_secs(240);
+
+/// Every kind of somebody else's resource that the sandbox can make.
+const FOREIGN: [&str; 11] = [
+    "vpc",
+    "iam_role",
+    "log_group",
+    "kms_alias",
+    "eks_cluster",
+    "elastic_ip",
+    "security_group",
+    "network_interface",
+    "load_balancer",
+    "volume",
+    "namespace",
+];
 
 /// Every kind of leftover that the sandbox can make.
 const LEAKS: [&str; 14] = [
@@ -148,17 +164,28 @@ fn every_kind_of_leftover_goes_along() {
     assert_certified(&place, &place.newest_run().expect("a run"), "destroy");
 }
 
+/// How many events a whole run has at the least: how often it waits differs.
+fn events_of_a_whole_run() -> usize {
+    let (place, run) = deployed();
+    let journal = durable::journal(&place, &run);
+    journal.iter().filter(|event| event["event"] != "step-waiting").count()
+}
+
 /// Proves that rollback or destroy of worlds that were cut off half-way by SIGKILL, at moments spread over the whole run,
 /// with leftovers planted wherever there is already something to hang them on, leaves nothing and writes a certificate;
 /// every other one is killed once more on the way back.
 #[test]
 fn half_built_worlds_are_taken_down_to_nothing() {
-    let (worlds, events) = (scale().of(6, 60), 700);
+    let worlds = scale().of(6, 60);
+    let events = events_of_a_whole_run();
+    // Before that hardly anything stands.
+    let begun = 20;
+    assert!(events > begun + worlds * 2, "{events} events: no two worlds are cut off at the same one");
     for number in 0..worlds {
         let place = TestEnvironment::new();
-        let cut = u64::try_from((number * 2 + 1) * events / (worlds * 2)).expect("a count");
+        let cut = u64::try_from(begun + (number * 2 + 1) * (events - begun) / (worlds * 2)).expect("a count");
         let mut running = place.start(&["run", "deploy-aws-dev", "--sandbox", "--speed", FAST, "--output", "jsonl"]);
-        running.kill_after_lines(cut, LIMIT);
+        assert!(running.kill_after_lines(cut, LIMIT), "cut after {cut} of {events} events: it had ended before");
         let run = place.newest_run().expect("a run");
         let mut planted = Vec::new();
         for offset in 0..4 {
@@ -183,4 +210,65 @@ fn half_built_worlds_are_taken_down_to_nothing() {
         assert_eq!((end.code, left(&place.world())), (0, Vec::new()), "{when} ({state}): {}{}", end.stdout, end.stderr);
         assert_certified(&place, &run, &when);
     }
+}
+
+/// Proves that each other way in which a run ends early leads back to nothing: a wait that took too long, a cancellation,
+/// and a rollback that itself failed and is gone on from.
+#[test]
+fn whatever_ended_a_run_early_it_is_taken_back_to_nothing() {
+    let place = TestEnvironment::new();
+    let fault = "eks:CreateAddon:coredns=addon_degraded:86400";
+    let arguments =
+        ["run", "deploy-aws-dev", "--sandbox", "--speed", "600", "--sandbox-fault", fault, "--on-failure", "rollback"];
+    let end = place.run(&arguments).expect_code(4);
+    assert!(end.stderr.contains("WaitExhausted"), "{}", end.stderr);
+    assert_eq!(left(&place.world()), Vec::<String>::new(), "after a wait that took too long");
+    assert_certified(&place, &place.newest_run().expect("a run"), "too long");
+
+    let place = TestEnvironment::new();
+    let mut running = place.start(&["run", "deploy-aws-dev", "--sandbox", "--speed", FAST, "--output", "jsonl"]);
+    assert!(running.read_lines(90, LIMIT), "the run ended before");
+    let run = place.newest_run().expect("a run");
+    place.run(&["cancel", &run]).expect_code(0);
+    running.close_lines();
+    assert_ne!(running.wait().code, 0, "a cancelled run is not done");
+    assert_ne!(left(&place.world()), Vec::<String>::new(), "something was made until then");
+    place.run(&["sandbox", "fault", "eks:DeleteCluster=error:InvalidParameterException*1"]).expect_code(0);
+    let failed = place.run(&["rollback", &run, "--confirm", "aws-dev"]).expect_code(5);
+    assert!(failed.stderr.contains("InvalidParameterException"), "{}", failed.stderr);
+    assert_eq!(place.world().count("eks:cluster"), 1, "it could not be deleted");
+    place.run(&["resume", &run]).expect_code(0);
+    assert_eq!(left(&place.world()), Vec::<String>::new(), "after a cancellation and a failed rollback");
+    assert_certified(&place, &run, "cancelled");
+}
+
+/// Proves that of every kind of somebody else's resource, beside what is to go, under its names or inside of it, none is
+/// touched by a rollback, which stops for those that are in its way.
+#[test]
+fn no_kind_of_a_strangers_resource_is_touched() {
+    let (place, run) = deployed();
+    let before = place.world();
+    for kind in FOREIGN {
+        let planted = place.run(&["sandbox", "foreign", kind, &format!("blue-{kind}")]).expect_code(0).json();
+        assert!(planted["planted"].as_array().is_some_and(|ids| !ids.is_empty()), "{kind}: {planted}");
+    }
+    let known: BTreeSet<&str> = before.resources.iter().map(|resource| resource.id.as_str()).collect();
+    let theirs: Vec<Resource> =
+        place.world().resources.into_iter().filter(|resource| !known.contains(resource.id.as_str())).collect();
+    assert!(theirs.len() >= FOREIGN.len(), "{theirs:?}");
+    let shape = place.world().shape();
+    for command in [["rollback", &run, "--confirm", "aws-dev"], ["destroy", "aws-dev", "--confirm", "aws-dev"]] {
+        let refused = place.run(&command).expect_code(6);
+        assert!(refused.stderr.contains("blue-namespace"), "it would go with the cluster: {}", refused.stderr);
+    }
+    assert_eq!(shape, place.world().shape(), "nothing was touched");
+    place.run(&["rollback", &run, "--to", "cluster.cluster", "--confirm", "aws-dev"]).expect_code(0);
+    let back = ["rollback", &run, "--confirm", "aws-dev", "--keep", "cluster.cluster"];
+    let stopped = place.run(&back).expect_code(6);
+    assert!(stopped.stderr.contains("team-blue"), "{}", stopped.stderr);
+    let after = place.world();
+    for one in theirs {
+        assert!(after.resources.contains(&one), "{one:?} is still there as it was");
+    }
+    assert!(after.resources.len() < before.resources.len(), "what is ours and free of them is gone");
 }

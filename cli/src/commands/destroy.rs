@@ -7,7 +7,7 @@ use crate::execution::{self, Relay};
 use crate::failure::{CommandError, ExitCode};
 use crate::settings::Settings;
 use crate::views::output;
-use crate::{identifiers, wiring};
+use crate::{guests, identifiers, wiring};
 use platflow_engine::destroy;
 use platflow_engine::drive::StartRun;
 use platflow_engine::event::Direction;
@@ -19,7 +19,7 @@ use std::sync::Arc;
 /// Makes a destroy run and drives it.
 ///
 /// # Errors
-/// No such environment (2), a missing confirmation (6), a run that holds it (6).
+/// No such environment (2), a missing confirmation (6), a run that holds it (6), a cluster with guests (6).
 pub(crate) async fn execute(arguments: Destroy, settings: &Settings) -> Result<ExitCode, CommandError> {
     let environment =
         EnvironmentName::new(&arguments.environment).map_err(|error| CommandError::usage(error.to_string()))?;
@@ -56,6 +56,8 @@ pub(crate) async fn execute(arguments: Destroy, settings: &Settings) -> Result<E
     let workflow =
         WorkflowName::new(format!("destroy-{environment}")).map_err(|error| CommandError::usage(error.to_string()))?;
     let plan = destroy::plan(workflow, environment, &record, &engine.catalog);
+    let stay = guests::staying(&plan, &keep);
+    guests::spare(&store, &connection, &row, &|step| !stay.contains(step), &arguments.with_namespace).await?;
     let direction = Direction::backward("operator", true, keep);
     let new = StartRun {
         id: identifiers::run_id()?,

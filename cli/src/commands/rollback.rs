@@ -4,6 +4,7 @@ use crate::arguments::Rollback;
 use crate::connection::{self, Wanted};
 use crate::execution::{self, Relay};
 use crate::failure::{CommandError, ExitCode};
+use crate::guests;
 use crate::settings::Settings;
 use crate::views::{foreseen, output};
 use crate::wiring;
@@ -11,7 +12,7 @@ use platflow_engine::event::{Direction, Effect};
 use platflow_engine::fold::Run;
 use platflow_engine::journal::{Journal, RunStatus, RunSummary};
 use platflow_engine::name::{EnvironmentName, StepName};
-use platflow_engine::preview::{self, Preview};
+use platflow_engine::preview::{self, Fate, Preview};
 use platflow_state::Store;
 use std::sync::Arc;
 
@@ -21,7 +22,7 @@ const RUNS: usize = 1_000;
 /// Takes the run over, turns it round and drives it.
 ///
 /// # Errors
-/// A newer run that changed the environment (6), a missing confirmation (6), a live owner (7).
+/// A newer run that changed the environment (6), a missing confirmation (6), a cluster with guests (6), a live owner (7).
 pub(crate) async fn execute(arguments: Rollback, settings: &Settings) -> Result<ExitCode, CommandError> {
     let store = wiring::open_store_for_the_way_out(settings)?;
     let id = store.find(&arguments.run.run).await.map_err(wiring::journal_error)?;
@@ -51,7 +52,13 @@ pub(crate) async fn execute(arguments: Rollback, settings: &Settings) -> Result<
     if summary.status == RunStatus::Done && arguments.confirm.is_none() {
         refuse_unconfirmed(&run, &preview, &arguments)?;
     }
-    let (connection, _) = connection::connect(settings, &store, &summary.environment, &Wanted::default()).await?;
+    let (connection, row) = connection::connect(settings, &store, &summary.environment, &Wanted::default()).await?;
+    if let Some(row) = row {
+        let goes = |step: &StepName| {
+            preview.steps.iter().any(|one| one.step == *step && !matches!(one.fate, Fate::Keep { .. } | Fate::Restore))
+        };
+        guests::spare(&store, &connection, &row, &goes, &arguments.with_namespace).await?;
+    }
     let relay = Arc::new(Relay::default());
     let engine = wiring::engine(settings, &store, &connection, relay.clone(), None).await?;
     let owner = wiring::this_process()?;

@@ -11,6 +11,7 @@ mod clusterwide;
 mod difference;
 pub(crate) mod documents;
 pub(crate) mod failure;
+mod guests;
 pub(crate) mod installation;
 mod namespaced;
 pub(crate) mod objects;
@@ -24,6 +25,7 @@ mod survey;
 pub use api::ObjectKey;
 pub use bundle::ObjectOutput;
 pub use clients::{BearerTokens, Clients, ClusterAccess};
+pub use guests::guests;
 pub use sources::Source;
 
 use crate::aws::residue::Honest;
