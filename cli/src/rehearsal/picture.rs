@@ -22,6 +22,30 @@ const MADE_UP: [&str; 8] = [
     "kubernetes:ReplicaSet",
 ];
 
+/// Tags and labels whose values differ from run to run, or are made up by the cloud or a controller.
+const MADE_UP_VALUES: [&str; 11] = [
+    "platflow:run",
+    "platflow:op",
+    "aws:autoscaling:groupName",
+    "controller-revision-hash",
+    "pod-template-hash",
+    "kubernetes.io/hostname",
+    "node.k8s.amazonaws.com/createdAt",
+    "node.k8s.amazonaws.com/instance_id",
+    "topology.kubernetes.io/zone",
+    "failure-domain.beta.kubernetes.io/zone",
+    "statefulset.kubernetes.io/pod-name",
+];
+
+/// A tag or label; the `Name` of what has no name of its own holds its id.
+fn label(key: &str, value: &Value, has_name: bool) -> String {
+    let made_up = MADE_UP_VALUES.contains(&key) || key == "Name" && !has_name;
+    match value.as_str() {
+        Some(value) if !made_up => format!("{key}={value}"),
+        _ => key.to_owned(),
+    }
+}
+
 fn text<'a>(resource: &'a Value, field: &str) -> &'a str {
     resource.get(field).and_then(Value::as_str).unwrap_or_default()
 }
@@ -38,14 +62,15 @@ pub(crate) fn of_world(listing: &Value) -> Picture {
         let tags = resource.get("tags").and_then(Value::as_object);
         let step =
             ["platflow:step", "platflow.io/step"].into_iter().find_map(|tag| tags?.get(tag)?.as_str()).unwrap_or("-");
-        let names: Vec<&str> = tags.into_iter().flat_map(|tags| tags.keys().map(String::as_str)).collect();
+        let labels: Vec<String> =
+            tags.into_iter().flatten().map(|(key, value)| label(key, value, name != "*")).collect();
         let place =
             ["region", "cluster"].into_iter().map(|field| text(resource, field)).find(|place| !place.is_empty());
         let line = format!(
             "{kind} {name} in {}, step {step}, {}, tags {}",
             place.unwrap_or("-"),
             text(resource, "state"),
-            names.join(" ")
+            labels.join(" ")
         );
         *picture.entry(line).or_insert(0) += 1;
     }
