@@ -1,0 +1,1 @@
+"""One module per suite; each has `run(report, folder)` and says in its first line what it compares."""
