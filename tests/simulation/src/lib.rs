@@ -7,4 +7,5 @@ pub mod disk;
 pub mod journal;
 pub mod scale;
 pub mod shipped;
+pub mod takeover;
 pub mod workers;
