@@ -93,10 +93,6 @@ impl Decider {
         decider
     }
 
-    fn state(run: &Run, index: StepIndex) -> StepState {
-        run.at(index).cloned().unwrap_or_default()
-    }
-
     fn set(&mut self, index: StepIndex, class: Class) {
         let Some(slot) = self.class.get_mut(index as usize) else { return };
         let before = std::mem::replace(slot, class);
@@ -136,7 +132,7 @@ impl Decider {
 
     fn look_forward(&mut self, run: &Run) {
         for index in run.graph.indices() {
-            if Self::state(run, index).phase.settles_forward() {
+            if run.at(index).is_some_and(|state| state.phase.settles_forward()) {
                 self.set(index, Class::Settled);
             }
         }

@@ -145,6 +145,7 @@ pub enum Event {
         /// The evaluated spec.
         spec: Value,
         /// The environment's record of it, if it had one before this run.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
         prior: Option<Prior>,
         at: Timestamp,
     },

@@ -62,15 +62,15 @@ pub async fn from_record(
     };
     let mut run = Run::begin(new.id.clone(), Arc::new(plan.clone()), &first)?;
     let mut builder = batch::Builder::default();
-    builder.first(&first)?;
+    builder.first(first)?;
     for row in new.record {
         let RecordedStep { step, generation, spec, outputs, .. } = row;
         let outputs = outputs.unwrap_or(Value::Null);
-        builder.apply(&mut run, &Event::StepRecorded { step: step.clone(), generation, spec, outputs })?;
-        builder.apply(&mut run, &Event::StepForgotten { step, by: by(&new.owner), at })?;
+        builder.apply(&mut run, Event::StepRecorded { step: step.clone(), generation, spec, outputs })?;
+        builder.apply(&mut run, Event::StepForgotten { step, by: by(&new.owner), at })?;
     }
-    builder.apply(&mut run, &Event::RunFinished { ending: Ending::Done, at })?;
-    let first = builder.finish(&run)?;
+    builder.apply(&mut run, Event::RunFinished { ending: Ending::Done, at })?;
+    let (first, _) = builder.finish(&run)?;
     let lease = journal
         .create_run(NewRun {
             id: new.id,
@@ -108,11 +108,11 @@ pub async fn in_run(
         }
         let mut builder = batch::Builder::default();
         let name = format!("pid {} on {} ({})", owner.pid, owner.host, owner.user);
-        builder.apply(&mut run, &Event::OwnerChanged { epoch: lease.epoch, owner: name, at })?;
+        builder.apply(&mut run, Event::OwnerChanged { epoch: lease.epoch, owner: name, at })?;
         for step in steps {
-            builder.apply(&mut run, &Event::StepForgotten { step: step.clone(), by: by(owner), at })?;
+            builder.apply(&mut run, Event::StepForgotten { step: step.clone(), by: by(owner), at })?;
         }
-        let batch = builder.finish(&run)?;
+        let (batch, _) = builder.finish(&run)?;
         journal.append(&lease, lease.head, batch).await?;
         Ok(())
     }

@@ -8,6 +8,7 @@ use crate::plan::{Plan, PlannedStep};
 use crate::step::UndoPlan;
 use petgraph::graph::{DiGraph, NodeIndex};
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A step's place in the graph of this process.
@@ -63,7 +64,7 @@ impl Rows {
 /// The graph.
 #[derive(Debug, Clone)]
 pub struct Graph {
-    steps: Vec<PlannedStep>,
+    plan: Arc<Plan>,
     index: HashMap<StepName, StepIndex>,
     needs: Rows,
     needed_by: Rows,
@@ -142,8 +143,8 @@ impl Graph {
     ///
     /// # Errors
     /// [`GraphError`] names the step, and a cycle by its path.
-    pub fn new(plan: &Plan) -> Result<Self, GraphError> {
-        let steps = plan.steps.clone();
+    pub fn new(plan: &Arc<Plan>) -> Result<Self, GraphError> {
+        let steps = &plan.steps;
         let mut index = HashMap::with_capacity(steps.len());
         for (at, step) in steps.iter().enumerate() {
             if index.insert(step.name.clone(), u32::try_from(at).unwrap_or(u32::MAX)).is_some() {
@@ -167,7 +168,7 @@ impl Graph {
                 row.push(u32::try_from(at).unwrap_or(u32::MAX));
             }
         }
-        let order = check_acyclic(steps.len(), &needs, &steps)?;
+        let order = check_acyclic(steps.len(), &needs, steps)?;
         let needed_by = invert(&needs);
         // Undo order: a step waits for everything that needs it, and for its teardown edges.
         let mut waits: Vec<Vec<StepIndex>> = needed_by.clone();
@@ -178,14 +179,19 @@ impl Graph {
                 row.dedup();
             }
         }
-        let undo_order = check_acyclic(steps.len(), &waits, &steps)?;
+        // Without teardown edges it is the order of doing, backward.
+        let undo_order = if undo_after.iter().all(Vec::is_empty) {
+            order.iter().rev().copied().collect()
+        } else {
+            check_acyclic(steps.len(), &waits, steps)?
+        };
         let undo_before = invert(&waits);
         let (needs, needed_by) = (Rows::new(&needs), Rows::new(&needed_by));
         let (undo_after, undo_before) = (Rows::new(&waits), Rows::new(&undo_before));
-        let remaining = longest(order.iter().copied(), &needed_by, &steps);
-        let backward = longest(undo_order.iter().copied(), &undo_before, &steps);
+        let remaining = longest(order.iter().copied(), &needed_by, steps);
+        let backward = longest(undo_order.iter().copied(), &undo_before, steps);
         Ok(Self {
-            steps,
+            plan: Arc::clone(plan),
             index,
             needs,
             needed_by,
@@ -200,18 +206,18 @@ impl Graph {
     /// Number of steps.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.steps.len()
+        self.plan.steps.len()
     }
 
     /// True for a plan without steps.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.steps.is_empty()
+        self.plan.steps.is_empty()
     }
 
     /// Every index.
     pub fn indices(&self) -> impl Iterator<Item = StepIndex> + use<> {
-        0..u32::try_from(self.steps.len()).unwrap_or(u32::MAX)
+        0..u32::try_from(self.plan.steps.len()).unwrap_or(u32::MAX)
     }
 
     /// The index of a name.
@@ -223,7 +229,7 @@ impl Graph {
     /// A step.
     #[must_use]
     pub fn step(&self, index: StepIndex) -> Option<&PlannedStep> {
-        self.steps.get(index as usize)
+        self.plan.steps.get(index as usize)
     }
 
     /// What it needs.
@@ -253,7 +259,7 @@ impl Graph {
     /// True when `first` must be undone before `other` is.
     #[must_use]
     pub fn undone_earlier(&self, first: StepIndex, other: StepIndex) -> bool {
-        let mut seen = vec![false; self.steps.len()];
+        let mut seen = vec![false; self.plan.steps.len()];
         let mut open = vec![first];
         while let Some(at) = open.pop() {
             for next in self.undo_releases(at) {
@@ -291,7 +297,7 @@ impl Graph {
     /// Steps by layer of execution, for display.
     #[must_use]
     pub fn layers(&self) -> BTreeMap<usize, Vec<StepIndex>> {
-        let mut depth = vec![0_usize; self.steps.len()];
+        let mut depth = vec![0_usize; self.plan.steps.len()];
         let mut left: Vec<usize> = self.indices().map(|at| self.needs(at).len()).collect();
         let mut ready: Vec<StepIndex> = self.indices().filter(|at| self.needs(*at).is_empty()).collect();
         let mut layers: BTreeMap<usize, Vec<StepIndex>> = BTreeMap::new();

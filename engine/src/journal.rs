@@ -134,16 +134,20 @@ pub struct RecordedStep {
     /// The spec it was last intended or verified with.
     pub spec: Value,
     /// Its outputs, if it was ever verified.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outputs: Option<Value>,
     /// Ids noted while it was made.
+    #[serde(default, skip_serializing_if = "crate::event::Notes::is_empty")]
     pub notes: crate::event::Notes,
     /// How often it was rebuilt after a proven end.
     pub generation: u32,
     /// False between an intent and its outcome: the world may or may not hold it.
     pub settled: bool,
     /// Dependencies, for a destroy without the runbook.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub needs: Vec<StepName>,
     /// Extra teardown edges.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub undo_after: Vec<StepName>,
     /// How it is undone.
     pub undo: UndoPlan,
@@ -420,6 +424,19 @@ pub trait Journal: Send + Sync + 'static {
     /// # Errors
     /// Storage.
     async fn record(&self, environment: &EnvironmentUid) -> Result<Vec<RecordedStep>, JournalError>;
+
+    /// The same without what one run wrote: what was there before it, as far as it has not changed it.
+    ///
+    /// # Errors
+    /// Storage.
+    async fn record_of_others(
+        &self,
+        environment: &EnvironmentUid,
+        run: &RunId,
+    ) -> Result<Vec<RecordedStep>, JournalError> {
+        let record = self.record(environment).await?;
+        Ok(record.into_iter().filter(|row| row.run != *run).collect())
+    }
 
     /// Generations of steps that are gone, by step.
     ///

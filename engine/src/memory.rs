@@ -144,9 +144,9 @@ fn prefix(id: &RunId, stored: &Stored, batch: &Batch, count: usize, clock: &dyn 
             recorded_at: clock.now(),
         };
         let event = fold::decode(&event).map_err(defect)?;
-        builder.apply(&mut run, &event).map_err(defect)?;
+        builder.apply(&mut run, event).map_err(defect)?;
     }
-    builder.finish(&run).map_err(defect)
+    Ok(builder.finish(&run).map_err(defect)?.0)
 }
 
 #[async_trait]

@@ -21,20 +21,26 @@ pub struct PlannedStep {
     /// The spec with `${…}` expressions still in it.
     pub spec: Value,
     /// `when:` as an expression; false means skipped, with what depends on its outputs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub when: Option<String>,
     /// Everything that must be verified (or skipped) before it starts: inferred and explicit, sorted, no duplicates.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub needs: Vec<StepName>,
     /// Extra teardown edges: these steps must be undone before this one is, though they do not depend on it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub undo_after: Vec<StepName>,
     /// How it is undone.
     pub undo: UndoPlan,
     /// How long one attempt may take in all on the engine's clock before the run parks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Duration>,
     /// Overrides how long retries of transient classes go on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_for: Option<Duration>,
     /// Expected duration, for longest-path-first scheduling.
     pub expected: Duration,
     /// One line for the operator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
 }
 

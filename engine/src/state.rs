@@ -124,43 +124,63 @@ impl Phase {
     }
 }
 
-/// A step as the events made it.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]
+fn zero(count: &u32) -> bool {
+    *count == 0
+}
+
+/// A step as the events made it. Most of it is empty most of the time, and is not written then.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct StepState {
     /// Where it stands.
     pub phase: Phase,
     /// Forward attempts of this run.
+    #[serde(default, skip_serializing_if = "zero")]
     pub attempt: u32,
     /// Undo attempts of this run.
+    #[serde(default, skip_serializing_if = "zero")]
     pub undo_attempt: u32,
     /// Part of its tokens.
+    #[serde(default, skip_serializing_if = "zero")]
     pub generation: u32,
     /// The evaluated spec of the last intent, or of the record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spec: Option<Value>,
     /// The environment's record before this run touched it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prior: Option<Prior>,
     /// What the look before the first mutation found, where it was not as recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finding: Option<Finding>,
     /// Ids noted in the middle of an attempt.
+    #[serde(default, skip_serializing_if = "Notes::is_empty")]
     pub notes: Notes,
     /// Outputs, once known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outputs: Option<Value>,
     /// What it did to the world, once verified.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub effect: Option<Effect>,
     /// First intent of this run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub intended_at: Option<Timestamp>,
     /// Last intent, verification, failure or end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub changed_at: Option<Timestamp>,
     /// A mutating call of an attempt may have had an effect that no look has confirmed or denied.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub uncertain: bool,
     /// When the current series of failures of one class began: budgets count from here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failing_since: Option<Timestamp>,
     /// Failures in that series.
+    #[serde(default, skip_serializing_if = "zero")]
     pub failures: u32,
     /// Its last failure was that of something that will never be right: going on means removing that first.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub broken: bool,
     /// It exists because earlier runs made it (a destroy run).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub recorded: bool,
 }
 

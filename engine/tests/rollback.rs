@@ -16,6 +16,7 @@ use platflow_engine::plan::{OnFailure, Plan};
 use platflow_engine::status;
 use platflow_engine::step::UndoPlan;
 use serde_json::json;
+use std::sync::Arc;
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
@@ -154,7 +155,7 @@ fn what_is_no_graph_is_refused() {
             step.needs = vec![name("top")];
         }
     }
-    let Err(GraphError::Cycle { path }) = Graph::new(&circle) else { panic!("a cycle is no graph") };
+    let Err(GraphError::Cycle { path }) = Graph::new(&Arc::new(circle)) else { panic!("a cycle is no graph") };
     assert_eq!(path.first(), path.last());
     assert_eq!(path.len(), 4);
     let mut unknown = plan(UndoPlan::Own);
@@ -163,7 +164,9 @@ fn what_is_no_graph_is_refused() {
             step.needs = vec![name("nothing")];
         }
     }
-    assert!(matches!(Graph::new(&unknown), Err(GraphError::Unknown { missing, .. }) if missing == name("nothing")));
+    assert!(
+        matches!(Graph::new(&Arc::new(unknown)), Err(GraphError::Unknown { missing, .. }) if missing == name("nothing"))
+    );
 }
 
 /// A step, what it needs, what it goes along with, and what it must be undone after.

@@ -8,7 +8,7 @@ use platflow_engine::journal::{
     EnvironmentRow, JournalError, LoadedRun, RecordedStep, RunStatus, RunSummary, Sequence, StoredEvent,
 };
 use platflow_engine::name::{EnvironmentName, EnvironmentUid, InvalidName, RunId, StepName, WorkflowName};
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 
 fn damaged(text: impl Into<String>) -> JournalError {
     JournalError::Damaged(text.into())
@@ -361,11 +361,23 @@ pub(crate) fn environment(
 
 /// The environment's record, by step.
 pub(crate) fn record(connection: &Connection, uid: &EnvironmentUid) -> Result<Vec<RecordedStep>, JournalError> {
+    recorded(connection, "SELECT body FROM recorded_steps WHERE environment = ?1 ORDER BY step", params![uid.as_str()])
+}
+
+/// The same without what one run wrote, which may be all of a large record.
+pub(crate) fn record_of_others(
+    connection: &Connection,
+    uid: &EnvironmentUid,
+    run: &RunId,
+) -> Result<Vec<RecordedStep>, JournalError> {
+    let sql = "SELECT body FROM recorded_steps WHERE environment = ?1 AND run <> ?2 ORDER BY step";
+    recorded(connection, sql, params![uid.as_str(), run.as_str()])
+}
+
+fn recorded(connection: &Connection, sql: &str, wanted: impl Params) -> Result<Vec<RecordedStep>, JournalError> {
     let bodies = connection
-        .prepare_cached("SELECT body FROM recorded_steps WHERE environment = ?1 ORDER BY step")
-        .and_then(|mut statement| {
-            statement.query_map([uid.as_str()], |row| row.get(0))?.collect::<Result<Vec<Vec<u8>>, _>>()
-        })
+        .prepare_cached(sql)
+        .and_then(|mut statement| statement.query_map(wanted, |row| row.get(0))?.collect::<Result<Vec<Vec<u8>>, _>>())
         .map_err(sqlite("read"))?;
     bodies
         .iter()

@@ -223,6 +223,15 @@ impl Journal for Store {
         self.read(move |connection| read::record(connection, &environment)).await
     }
 
+    async fn record_of_others(
+        &self,
+        environment: &EnvironmentUid,
+        run: &RunId,
+    ) -> Result<Vec<RecordedStep>, JournalError> {
+        let (environment, run) = (environment.clone(), run.clone());
+        self.read(move |connection| read::record_of_others(connection, &environment, &run)).await
+    }
+
     async fn generations(&self, environment: &EnvironmentUid) -> Result<Vec<(StepName, u32)>, JournalError> {
         let environment = environment.clone();
         self.read(move |connection| read::generations(connection, &environment)).await

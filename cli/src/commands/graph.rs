@@ -24,7 +24,8 @@ pub(crate) async fn execute(arguments: &Graph, settings: &Settings) -> Result<Ex
 }
 
 fn layers(plan: &Plan) -> Result<String, CommandError> {
-    let graph = platflow_engine::graph::Graph::new(plan).map_err(|error| CommandError::usage(error.to_string()))?;
+    let graph = platflow_engine::graph::Graph::new(&std::sync::Arc::new(plan.clone()))
+        .map_err(|error| CommandError::usage(error.to_string()))?;
     let mut text = String::new();
     for (depth, steps) in graph.layers() {
         text.push_str(&format!("{depth}\n"));

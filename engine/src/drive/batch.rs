@@ -21,18 +21,17 @@ pub(crate) struct Builder {
 
 impl Builder {
     /// The first event, which made the run.
-    pub(crate) fn first(&mut self, event: &Event) -> Result<(), FoldError> {
-        self.batch.events.push(fold::encode(event)?);
-        self.events.push(event.clone());
+    pub(crate) fn first(&mut self, event: Event) -> Result<(), FoldError> {
+        self.batch.events.push(fold::encode(&event)?);
+        self.events.push(event);
         self.run_changed = true;
         Ok(())
     }
 
     /// Folds an event into the run and takes it into the batch; returns the steps it changed.
-    pub(crate) fn apply(&mut self, run: &mut Run, event: &Event) -> Result<Vec<StepIndex>, FoldError> {
-        let changed = run.apply(event)?;
-        self.batch.events.push(fold::encode(event)?);
-        self.events.push(event.clone());
+    pub(crate) fn apply(&mut self, run: &mut Run, event: Event) -> Result<Vec<StepIndex>, FoldError> {
+        let changed = run.apply(&event)?;
+        self.batch.events.push(fold::encode(&event)?);
         let indices = match changed {
             Changed::Run => {
                 self.run_changed = true;
@@ -49,8 +48,9 @@ impl Builder {
         }
         for index in &indices {
             self.steps.insert(*index);
-            self.record(run, *index, event);
+            self.record(run, *index, &event);
         }
+        self.events.push(event);
         Ok(indices)
     }
 
@@ -59,13 +59,8 @@ impl Builder {
         self.events.is_empty()
     }
 
-    /// The events so far.
-    pub(crate) fn events(&self) -> &[Event] {
-        &self.events
-    }
-
-    /// The batch, with the rows of everything that changed.
-    pub(crate) fn finish(mut self, run: &Run) -> Result<Batch, FoldError> {
+    /// The batch, with the rows of everything that changed, and its events.
+    pub(crate) fn finish(mut self, run: &Run) -> Result<(Batch, Vec<Event>), FoldError> {
         for index in &self.steps {
             if let Some(row) = run.row(*index)? {
                 self.batch.steps.push(row);
@@ -77,7 +72,7 @@ impl Builder {
             self.batch.status = Some(status);
             self.batch.releases_environment = status.is_final();
         }
-        Ok(self.batch)
+        Ok((self.batch, self.events))
     }
 
     fn record(&mut self, run: &Run, index: StepIndex, event: &Event) {

@@ -1,16 +1,17 @@
-//! The one loop: take in reports, decide, commit outcome and released intents together, spawn what was committed.
+//! The one loop: take in reports, decide, append outcome and released intents together, spawn what is durable.
 //!
-//! It waits for reports, the earliest timer, or cancellation; a run that waits costs nothing.
+//! It waits for reports, the disk, the earliest timer, or cancellation; a run that waits costs nothing.
 
 mod reports;
 mod surveying;
+mod writing;
 
 use crate::context::Context;
 use crate::decide::{Action, Decider};
 use crate::drive::attempt::{Attempt, Outcome};
 use crate::drive::batch::Builder;
 use crate::drive::guard::Guard;
-use crate::drive::{DriveError, DriveOutcome, Engine, start};
+use crate::drive::{DriveError, DriveOutcome, Engine};
 use crate::event::{Direction, Ending, Event, ParkReason, Prior};
 use crate::failure::{Residue, StepError};
 use crate::fold::Run;
@@ -29,6 +30,7 @@ use surveying::Surveying;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use writing::Writing;
 
 /// What a task tells the loop.
 pub(super) enum Report {
@@ -49,6 +51,7 @@ enum Spawn {
 
 struct Cycle<'a> {
     engine: &'a Engine,
+    writing: Option<Writing<'a>>,
     lease: &'a Lease,
     run: &'a mut Run,
     decider: Decider,
@@ -90,9 +93,9 @@ pub(super) async fn drive(
         return Ok(DriveOutcome::Finished(ending));
     }
     let uid = run.state.environment_uid.clone();
-    let record = engine.journal.record(&uid).await?;
+    let record = engine.journal.record_of_others(&uid, &run.id).await?;
     let generations = engine.journal.generations(&uid).await?.into_iter().collect();
-    let record = record.into_iter().filter(|row| row.run != run.id).map(|row| (row.step.clone(), row)).collect();
+    let record = record.into_iter().map(|row| (row.step.clone(), row)).collect();
     let (sender, reports) = mpsc::unbounded_channel();
     let guard = Arc::new(Guard {
         reports: sender,
@@ -107,6 +110,7 @@ pub(super) async fn drive(
     let decider = decider(engine, run);
     let mut cycle = Cycle {
         engine,
+        writing: None,
         lease,
         run,
         decider,
@@ -138,12 +142,13 @@ impl Cycle<'_> {
                 self.wake()?;
                 end = self.decide()?;
             }
-            self.commit().await?;
             if let Some(end) = end {
+                self.flush().await?;
                 self.engine.journal.release(self.lease).await?;
                 return Ok(end);
             }
-            if self.stopping.is_cancelled() && self.running.is_empty() {
+            self.hand_over()?;
+            if self.stopping.is_cancelled() && self.under_way() == 0 {
                 return self.interrupted().await;
             }
             self.wait(&cancel).await?;
@@ -162,14 +167,17 @@ impl Cycle<'_> {
                 None => std::future::pending().await,
             }
         };
+        // In this order, so that a seed of a simulation always tells the same story; none of them can starve another.
         tokio::select! {
+            biased;
+            () = cancel.cancelled(), if !self.stopping.is_cancelled() => self.stopping.cancel(),
+            appended = writing::durable(&mut self.writing) => self.written(appended)?,
             report = self.reports.recv() => {
                 if let Some(report) = report {
                     self.take(report)?;
                 }
             }
             () = sleep => {}
-            () = cancel.cancelled(), if !self.stopping.is_cancelled() => self.stopping.cancel(),
         }
         while let Ok(report) = self.reports.try_recv() {
             self.take(report)?;
@@ -178,36 +186,16 @@ impl Cycle<'_> {
         Ok(())
     }
 
-    async fn commit(&mut self) -> Result<(), DriveError> {
-        if !self.builder.is_empty() {
-            let builder = std::mem::take(&mut self.builder);
-            let events = builder.events().to_vec();
-            let expected = self.run.head - events.len() as u64;
-            let batch = builder.finish(self.run)?;
-            self.engine.journal.append(self.lease, expected, batch).await?;
-            start::tell(self.engine, &events, expected + 1);
-        }
-        for acknowledge in self.acknowledgements.drain(..) {
-            // A task that no longer waits was cancelled; its fact is durable all the same.
-            let _ = acknowledge.send(());
-        }
-        for spawn in std::mem::take(&mut self.spawns) {
-            self.spawn(spawn);
-        }
-        self.survey();
-        Ok(())
-    }
-
     async fn interrupted(&mut self) -> Result<DriveOutcome, DriveError> {
         let reason = ParkReason::Interrupted;
         let at = self.engine.clock.now();
-        self.builder.apply(self.run, &Event::RunParked { reason: reason.clone(), at })?;
-        self.commit().await?;
+        self.builder.apply(self.run, Event::RunParked { reason: reason.clone(), at })?;
+        self.flush().await?;
         self.engine.journal.release(self.lease).await?;
         Ok(DriveOutcome::Parked(reason))
     }
 
-    fn fact(&mut self, event: &Event) -> Result<(), DriveError> {
+    fn fact(&mut self, event: Event) -> Result<(), DriveError> {
         let indices = self.builder.apply(self.run, event)?;
         for index in indices {
             self.decider.changed(self.run, index);
@@ -258,7 +246,7 @@ impl Cycle<'_> {
             if let Some(reason) = self.surveying.refused() {
                 return self.perform(Action::Park(reason));
             }
-            let under_way = self.running.len() + self.spawns.len();
+            let under_way = self.under_way();
             let capacity = self.engine.settings.max_in_flight.saturating_sub(under_way);
             let actions = self.decider.next(self.run, capacity, under_way);
             if actions.is_empty() {
@@ -279,17 +267,17 @@ impl Cycle<'_> {
             Action::Undo(index, meaning) => self.begin_undo(index, meaning)?,
             Action::Keep(index, reason) => {
                 if let Some(step) = self.run.graph.step(index).map(|step| step.name.clone()) {
-                    self.fact(&Event::StepKept { step, reason })?;
+                    self.fact(Event::StepKept { step, reason })?;
                 }
             }
             Action::Nothing(index) => {
                 if let Some(step) = self.run.graph.step(index).map(|step| step.name.clone()) {
-                    self.fact(&Event::StepUndone { step, evidence: "what was tried left nothing".to_owned(), at })?;
+                    self.fact(Event::StepUndone { step, evidence: "what was tried left nothing".to_owned(), at })?;
                 }
             }
             Action::GoneWith(index, with) => {
                 if let Some(step) = self.run.graph.step(index).map(|step| step.name.clone()) {
-                    self.fact(&Event::StepUndone { step, evidence: format!("gone with {with}"), at })?;
+                    self.fact(Event::StepUndone { step, evidence: format!("gone with {with}"), at })?;
                 }
             }
             Action::TurnBack => {
@@ -297,7 +285,7 @@ impl Cycle<'_> {
                 self.due.clear();
                 self.deadlines.clear();
                 let direction = Direction::backward("on-failure", false, Vec::new());
-                self.fact(&Event::DirectionSet { direction, at })?;
+                self.fact(Event::DirectionSet { direction, at })?;
                 self.decider = decider(self.engine, self.run);
             }
             Action::Finish(Ending::RolledBack) | Action::Park(ParkReason::RolledBackTo { .. })
@@ -306,11 +294,11 @@ impl Cycle<'_> {
                 self.surveying.begin(at);
             }
             Action::Finish(ending) => {
-                self.fact(&Event::RunFinished { ending, at })?;
+                self.fact(Event::RunFinished { ending, at })?;
                 return Ok(Some(DriveOutcome::Finished(ending)));
             }
             Action::Park(reason) => {
-                self.fact(&Event::RunParked { reason: reason.clone(), at })?;
+                self.fact(Event::RunParked { reason: reason.clone(), at })?;
                 return Ok(Some(DriveOutcome::Parked(reason)));
             }
         }
@@ -318,20 +306,19 @@ impl Cycle<'_> {
     }
 
     fn begin(&mut self, index: StepIndex) -> Result<(), DriveError> {
-        let (Some(planned), Some(state)) = (self.run.graph.step(index).cloned(), self.run.at(index).cloned()) else {
-            return Ok(());
-        };
+        let graph = Arc::clone(&self.run.graph);
+        let (Some(planned), Some(state)) = (graph.step(index), self.run.at(index)) else { return Ok(()) };
         let at = self.engine.clock.now();
         let step = planned.name.clone();
         let resolved = match (&state.phase, &state.spec) {
             // What was under way when an owner vanished goes on from what was recorded.
             (Phase::Unknown, Some(spec)) => Ok(Resolved::Spec(spec.clone())),
-            _ => self.engine.resolver.resolve(&self.run.plan, &planned, self.run),
+            _ => self.engine.resolver.resolve(&self.run.plan, planned, self.run),
         };
         let spec = match resolved {
             Ok(Resolved::Spec(spec)) => spec,
             Ok(Resolved::Skip { reason }) if matches!(state.phase, Phase::Pending) => {
-                return self.fact(&Event::StepSkipped { step, reason });
+                return self.fact(Event::StepSkipped { step, reason });
             }
             Ok(Resolved::Skip { reason }) => {
                 let error = StepError::permanent(format!("its condition turned false after it began: {reason}"));
@@ -359,14 +346,15 @@ impl Cycle<'_> {
             // An earlier run may have died in the middle of this very step.
             self.uncertain_since.insert(index, at);
         }
+        let attempt = state.attempt + 1;
         self.deadlines.remove(&index);
-        self.fact(&Event::StepIntended { step, attempt: state.attempt + 1, generation, spec, prior, at })?;
+        self.fact(Event::StepIntended { step, attempt, generation, spec, prior, at })?;
         self.spawns.push(Spawn::Forward(index));
         Ok(())
     }
 
     fn refuse(&mut self, step: StepName, error: StepError, at: Timestamp) -> Result<(), DriveError> {
-        self.fact(&Event::StepFailed { step, error, retry_at: None, at })
+        self.fact(Event::StepFailed { step, error, retry_at: None, at })
     }
 
     fn begin_undo(&mut self, index: StepIndex, meaning: UndoMeaning) -> Result<(), DriveError> {
@@ -377,7 +365,7 @@ impl Cycle<'_> {
             at: self.engine.clock.now(),
         };
         self.deadlines.remove(&index);
-        self.fact(&event)?;
+        self.fact(event)?;
         self.spawns.push(Spawn::Backward(index, meaning));
         Ok(())
     }

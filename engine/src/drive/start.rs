@@ -46,7 +46,7 @@ pub(super) async fn start(engine: &Engine, new: StartRun) -> Result<(Lease, Run)
     };
     let mut run = Run::begin(new.id.clone(), Arc::new(new.plan.clone()), &first)?;
     let mut builder = batch::Builder::default();
-    builder.first(&first)?;
+    builder.first(first)?;
     let destroy = new.destroy.is_some();
     if let Some((record, direction)) = new.destroy {
         for step in record {
@@ -56,12 +56,11 @@ pub(super) async fn start(engine: &Engine, new: StartRun) -> Result<(Lease, Run)
                 spec: step.spec,
                 outputs: step.outputs.unwrap_or(Value::Null),
             };
-            builder.apply(&mut run, &event)?;
+            builder.apply(&mut run, event)?;
         }
-        builder.apply(&mut run, &Event::DirectionSet { direction, at })?;
+        builder.apply(&mut run, Event::DirectionSet { direction, at })?;
     }
-    let events = builder.events().to_vec();
-    let batch = builder.finish(&run)?;
+    let (batch, events) = builder.finish(&run)?;
     let lease = engine
         .journal
         .create_run(NewRun {
@@ -133,17 +132,16 @@ async fn take_over(
     let at = engine.clock.now();
     let mut builder = batch::Builder::default();
     let owner = format!("pid {} on {} ({})", owner.pid, owner.host, owner.user);
-    builder.apply(&mut run, &Event::OwnerChanged { epoch: lease.epoch, owner, at })?;
+    builder.apply(&mut run, Event::OwnerChanged { epoch: lease.epoch, owner, at })?;
     // What was rolled back to a step has nothing left to do backward: resuming it goes forward again.
     let rolled_back_to = matches!(run.state.parked, Some(ParkReason::RolledBackTo { .. }));
     if let Some(direction) = direction.or_else(|| rolled_back_to.then_some(Direction::Forward)) {
-        builder.apply(&mut run, &Event::DirectionSet { direction, at })?;
+        builder.apply(&mut run, Event::DirectionSet { direction, at })?;
     }
     if run.state.parked.is_some() {
-        builder.apply(&mut run, &Event::RunResumed { at })?;
+        builder.apply(&mut run, Event::RunResumed { at })?;
     }
-    let events = builder.events().to_vec();
-    let batch = builder.finish(&run)?;
+    let (batch, events) = builder.finish(&run)?;
     engine.journal.append(lease, lease.head, batch).await?;
     tell(engine, &events, lease.head + 1);
     Ok(run)
@@ -161,9 +159,9 @@ pub(super) async fn abandon(
         let mut run = Run::load(engine_journal.load(id).await?)?;
         let mut builder = batch::Builder::default();
         let name = format!("pid {} on {} ({})", owner.pid, owner.host, owner.user);
-        builder.apply(&mut run, &Event::OwnerChanged { epoch: lease.epoch, owner: name, at })?;
-        builder.apply(&mut run, &Event::RunFinished { ending: Ending::Abandoned, at })?;
-        let batch = builder.finish(&run)?;
+        builder.apply(&mut run, Event::OwnerChanged { epoch: lease.epoch, owner: name, at })?;
+        builder.apply(&mut run, Event::RunFinished { ending: Ending::Abandoned, at })?;
+        let (batch, _) = builder.finish(&run)?;
         engine_journal.append(&lease, lease.head, batch).await?;
         Ok(())
     }

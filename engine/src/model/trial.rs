@@ -208,7 +208,7 @@ impl<J: MortalJournal> Trial<J> {
     /// # Errors
     /// A plan that is no graph.
     pub fn watch(&self, plan: &Plan) -> Result<(), TrialError> {
-        let graph = Graph::new(plan).map_err(|error| DriveError::from(FoldError::from(error)))?;
+        let graph = Graph::new(&Arc::new(plan.clone())).map_err(|error| DriveError::from(FoldError::from(error)))?;
         let needs = plan.steps.iter().map(|step| (step.name.clone(), step.needs.clone())).collect();
         let mut before: BTreeMap<StepName, Vec<StepName>> = BTreeMap::new();
         let mut along: BTreeMap<StepName, Vec<StepName>> = BTreeMap::new();

@@ -18,7 +18,7 @@ impl Cycle<'_> {
     pub(super) fn take(&mut self, report: Report) -> Result<(), DriveError> {
         match report {
             Report::Record { event, acknowledge } => {
-                self.fact(&event)?;
+                self.fact(event)?;
                 self.acknowledgements.push(acknowledge);
                 Ok(())
             }
@@ -36,11 +36,11 @@ impl Cycle<'_> {
         match outcome {
             Outcome::Verified { outputs, effect } => {
                 self.uncertain_since.remove(&index);
-                self.fact(&Event::StepVerified { step, outputs, effect, at })
+                self.fact(Event::StepVerified { step, outputs, effect, at })
             }
             Outcome::Undone { evidence } => {
                 self.uncertain_since.remove(&index);
-                self.fact(&Event::StepUndone { step, evidence, at })
+                self.fact(Event::StepUndone { step, evidence, at })
             }
             Outcome::Applied { outputs, poll_at, deadline } => self.applied(index, step, outputs, poll_at, deadline),
             Outcome::Waiting { reason, poll_at, deadline, accepted } => {
@@ -84,7 +84,7 @@ impl Cycle<'_> {
             .run
             .at(index)
             .is_some_and(|state| matches!(state.phase, Phase::Applied) && state.outputs.as_ref() == Some(&outputs));
-        if known { Ok(()) } else { self.fact(&Event::StepApplied { step, outputs }) }
+        if known { Ok(()) } else { self.fact(Event::StepApplied { step, outputs }) }
     }
 
     fn waiting(
@@ -106,7 +106,7 @@ impl Cycle<'_> {
             return Ok(());
         }
         let backward = matches!(state.phase, Phase::Undoing | Phase::UndoWaiting { .. });
-        self.fact(&if backward {
+        self.fact(if backward {
             Event::UndoWaiting { step, reason, poll_at, deadline }
         } else {
             Event::StepWaiting { step, reason, poll_at, deadline }
@@ -124,7 +124,7 @@ impl Cycle<'_> {
             self.uncertain_since.insert(index, at);
         }
         let backward = matches!(state.phase, Phase::Undoing | Phase::UndoWaiting { .. });
-        self.fact(&if backward {
+        self.fact(if backward {
             Event::UndoFailed { step, error, retry_at, at }
         } else {
             Event::StepFailed { step, error, retry_at, at }

@@ -128,7 +128,7 @@ impl Cycle<'_> {
                 if !certificate.is_clean() {
                     self.surveying.refused = Some(residue(&certificate, self.run.state.environment.as_str()));
                 }
-                self.fact(&Event::ResidueSurveyed { certificate })
+                self.fact(Event::ResidueSurveyed { certificate })
             }
             Err(error) => {
                 self.surveying.failures += 1;

@@ -10,9 +10,9 @@ pub(super) const MUTANTS: &[Mutant] = &[
         edits: &[
             Edit {
                 file: "engine/src/drive/cycle.rs",
-                find: "        self.fact(&Event::StepIntended {",
+                find: "        self.fact(Event::StepIntended {",
                 replace: "        if !@on@ {
-        self.fact(&Event::StepIntended {",
+        self.fact(Event::StepIntended {",
             },
             Edit {
                 file: "engine/src/drive/cycle.rs",
@@ -28,17 +28,26 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "an attempt begins before its intent is durable",
         edits: &[
             Edit {
-                file: "engine/src/drive/cycle.rs",
-                find: "        if !self.builder.is_empty() {",
+                file: "engine/src/drive/cycle/writing.rs",
+                find: "        let builder = std::mem::take(&mut self.builder);",
                 replace: "        if @on@ {
             for spawn in std::mem::take(&mut self.spawns) {
                 self.spawn(spawn);
             }
-            for _ in 0..8 {
-                tokio::task::yield_now().await;
-            }
         }
-        if !self.builder.is_empty() {",
+        let builder = std::mem::take(&mut self.builder);",
+            },
+            Edit {
+                file: "engine/src/drive/cycle/writing.rs",
+                find: "    match writing {
+        Some(writing) => writing.append",
+                replace: "    if @on@ {
+        for _ in 0..8 {
+            tokio::task::yield_now().await;
+        }
+    }
+    match writing {
+        Some(writing) => writing.append",
             },
         ],
     },
@@ -200,10 +209,10 @@ pub(super) const MUTANTS: &[Mutant] = &[
             Edit {
                 file: "engine/src/drive/cycle.rs",
                 find: "        self.deadlines.remove(&index);
-        self.fact(&event)?;",
+        self.fact(event)?;",
                 replace: "        self.deadlines.remove(&index);
         if !@on@ {
-            self.fact(&event)?;
+            self.fact(event)?;
         }",
             },
         ],
