@@ -11,4 +11,5 @@ pub mod guard_process;
 pub mod kubernetes;
 pub mod sealing;
 pub mod smoke;
+mod trust;
 pub mod vault;

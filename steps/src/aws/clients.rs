@@ -143,6 +143,7 @@ impl AwsClients {
         // TLS of every client is ring's; a second installation is refused, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder()
+            .tls_backend_preconfigured(crate::trust::client_config())
             .connect_timeout(Duration::from_secs(10))
             .timeout(Duration::from_secs(60))
             .build()
@@ -180,7 +181,10 @@ impl AwsClients {
         let _ = rustls::crypto::ring::default_provider().install_default();
         // Port 9 (discard) of this machine: a call by mistake is refused at once and leaves it nowhere.
         let settings = AwsSettings::sandbox("http://127.0.0.1:9", "us-east-1");
-        let http = reqwest::Client::builder().build().map_err(AwsError::Http)?;
+        let http = reqwest::Client::builder()
+            .tls_backend_preconfigured(crate::trust::client_config())
+            .build()
+            .map_err(AwsError::Http)?;
         let sdk = sdk_config(&settings).await?;
         let credentials =
             sdk.credentials_provider().ok_or_else(|| AwsError::NoCredentials("the chain has no provider".into()))?;
@@ -226,7 +230,11 @@ impl AwsClients {
     }
 }
 
-fn connector() -> SharedHttpClient {
+/// A client for one endpoint that is named and in clear needs no TLS, and none of the machine's certificates.
+fn connector(endpoint: Option<&str>) -> SharedHttpClient {
+    if endpoint.is_some_and(|endpoint| endpoint.starts_with("http://")) {
+        return aws_smithy_http_client::Builder::new().build_http();
+    }
     aws_smithy_http_client::Builder::new().tls_provider(tls::Provider::Rustls(CryptoMode::Ring)).build_https()
 }
 
@@ -247,7 +255,7 @@ async fn sdk_config(settings: &AwsSettings) -> Result<SdkConfig, AwsError> {
                 .behavior_version(BehaviorVersion::latest())
                 .region(region.ok_or(AwsError::NoRegion)?)
                 .credentials_provider(SharedCredentialsProvider::new(credentials))
-                .http_client(connector())
+                .http_client(connector(settings.endpoint_url.as_deref()))
                 .retry_config(RetryConfig::disabled())
                 .timeout_config(timeouts())
                 .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
@@ -256,7 +264,7 @@ async fn sdk_config(settings: &AwsSettings) -> Result<SdkConfig, AwsError> {
         }
         CredentialSource::Chain { profile } => {
             let mut loader = aws_config::defaults(BehaviorVersion::latest())
-                .http_client(connector())
+                .http_client(connector(None))
                 .retry_config(RetryConfig::disabled())
                 .timeout_config(timeouts())
                 .stalled_stream_protection(StalledStreamProtectionConfig::disabled());

@@ -114,6 +114,7 @@ pub(super) fn client() -> reqwest::Result<reqwest::Client> {
     // Whoever was first has installed the same provider: this workspace has no other.
     let _ = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::builder()
+        .tls_backend_preconfigured(crate::trust::client_config())
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(Duration::from_secs(10))
