@@ -2,7 +2,7 @@
 
 use super::access::Caller;
 use super::message::{Reviews, VaultReply, VaultRequest};
-use super::model::{Servers, later};
+use super::model::{Servers, digest, later};
 use jiff::Timestamp;
 use std::time::Duration;
 
@@ -12,6 +12,20 @@ const KV_UPGRADE: Duration = Duration::from_millis(500);
 impl Servers {
     /// Answers one request to the server that runs on `storage_id`.
     pub fn handle(
+        &mut self,
+        storage_id: &str,
+        request: &VaultRequest,
+        now: Timestamp,
+        reviews: &dyn Reviews,
+    ) -> VaultReply {
+        // Told apart by moment and path: a read must not move the world's random numbers on.
+        let seed = digest(format!("{storage_id} {now} {} {}", request.method, request.path).as_bytes());
+        let part = |from: usize, to: usize| seed.get(from..to).unwrap_or_default();
+        let id = [part(0, 8), part(8, 12), part(12, 16), part(16, 20), part(20, 32)].join("-");
+        self.route(storage_id, request, now, reviews).identified(&id)
+    }
+
+    fn route(
         &mut self,
         storage_id: &str,
         request: &VaultRequest,
@@ -70,7 +84,7 @@ impl Servers {
             // OpenBao refuses these without a token unless the listener allows them.
             ("sys/generate-root/attempt" | "sys/rekey/init", _) => VaultReply::refuse(405, "unsupported operation"),
             ("sys/init" | "sys/seal-status" | "sys/health" | "sys/unseal" | "sys/storage/raft/join", _) => {
-                VaultReply::refuse(405, "unsupported operation")
+                VaultReply::wrong_method()
             }
             _ => return None,
         })

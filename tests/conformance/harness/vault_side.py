@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 # Values that no two servers share; they are compared by kind only. Everything else is compared as it is.
 VOLATILE = {
-    "accessor", "build_date", "client_token", "cluster_id", "cluster_name", "created_time", "creation_time",
+    "accessor", "build_date", "commit_date", "modified", "client_token", "cluster_id", "cluster_name", "created_time", "creation_time",
     "deletion_time", "entity_id", "expire_time", "id", "index", "issue_time", "keys", "keys_base64", "last_contact",
     "last_index", "last_term", "leader_address", "leader_cluster_address", "nonce", "raft_applied_index",
     "raft_committed_index", "request_id", "root_token", "server_time_utc", "service_account_uid", "stable_since",

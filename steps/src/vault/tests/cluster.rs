@@ -111,7 +111,7 @@ impl World {
 
     fn start(&mut self, pod: &str, uid: &str) {
         let storage_id = self.storage(pod).expect("claim");
-        let pod = VaultPod { uid: uid.into(), name: pod.into(), namespace: NAMESPACE.into(), storage_id };
+        let pod = VaultPod { uid: uid.into(), name: pod.into(), namespace: NAMESPACE.into(), storage_id, ..VaultPod::default() };
         self.servers.pod_started(pod, self.now);
     }
 
