@@ -43,11 +43,13 @@ class Kubelet:
 
     def __init__(self, cluster: Cluster, folder: pathlib.Path, namespace: str, front_authority: pathlib.Path, extra: str = ""):
         self.cluster, self.folder, self.namespace, self.extra = cluster, folder, namespace, extra
+        self.folder.mkdir(parents=True, exist_ok=True)
         self.authority = front_authority
         self.proxy = ""
         self.pods: dict[str, Pod] = {}
         self.lock = threading.RLock()
         self.held: set[str] = set()
+        self.ports: dict[str, list[int]] = {}
         self.ended = threading.Event()
         self.failure: Exception | None = None
         self.thread = threading.Thread(target=self.follow, daemon=True)
@@ -71,8 +73,8 @@ class Kubelet:
             try:
                 with self.lock:
                     self.reconcile()
-            except OSError:
-                continue  # the sandbox is away for a moment
+            except (OSError, RuntimeError, KeyError):
+                continue  # there is no cluster yet, or not all that a pod mounts
             except Exception as error:  # noqa: BLE001 - the suite asks for it at its next look
                 self.failure = error
 
@@ -98,7 +100,8 @@ class Kubelet:
                 self.start(pod)
 
     def run(self, name: str, uid: str, claim: str) -> None:
-        ports = free_ports(2)
+        # Raft remembers its members by address: a volume keeps the ports it was first served on.
+        ports = self.ports.setdefault(claim, free_ports(2))
         pod = Pod(name, uid, self.folder / claim, (ports[0], ports[1]))
         self.pods[name] = pod
         self.start(pod)

@@ -3,7 +3,9 @@
 import base64
 import json
 import pathlib
+import re
 import ssl
+import subprocess
 import urllib.parse
 
 from harness.apiproxy import ApiFront, NameProxy
@@ -12,28 +14,33 @@ from harness.openbao import openssl, wait_for
 from harness.portforward import Cluster
 from harness.sandbox import ROOT, Sandbox
 from harness.sandbox_vault import NAMESPACE, control
+from harness.vault_side import Reply, Side
 
 ENVIRONMENT = "vault-only"
 # What a certificate of an API server is good for.
 NAMES = "subjectAltName=DNS:kubernetes,DNS:kubernetes.default,DNS:kubernetes.default.svc,DNS:localhost,IP:127.0.0.1"
 
+# What a rollback goes back to when only Vault is to be made anew.
+BASE = """
+  base:
+    kind: core.exec
+    needs: [namespaces, coredns, storage_class]
+    spec: {protocol: plain, command: ["true"], idempotent: true, undo_command: ["true"]}
+"""
 MORE_STEPS = """
   configure:
     kind: vault.configure
     needs: [unseal]
     undo: {with: install}
-    spec: &place
-      cluster: ${steps.cluster.outputs.access}
-      namespace: ${steps.install.outputs.namespace}
-      name: ${steps.install.outputs.name}
-      pods: ${steps.install.outputs.pods}
-      ca_certificate: ${steps.install.outputs.ca_certificate}
+    spec:
+PLACE
 
   own_access:
     kind: vault.own_access
     needs: [configure]
     undo: {with: install}
-    spec: *place
+    spec:
+PLACE
 """
 
 
@@ -57,6 +64,8 @@ class VaultWorld:
         authority(folder)
         self.place: tuple[tuple[str, int], ssl.SSLContext] | None = None
         self.cached = ""
+        self.run = ""
+        self.side: Side | None = None
 
     def upstream(self) -> tuple[tuple[str, int], ssl.SSLContext]:
         if self.place is None:
@@ -74,19 +83,19 @@ class VaultWorld:
         return self.cached
 
     def runbook(self) -> pathlib.Path:
+        """The fixture, with the front in the place of the cluster's own endpoint for every Vault step, and more steps."""
         text = (ROOT / "tests" / "fixtures" / "vault-only.yaml").read_text()
         text = text.replace("hashicorp/vault:1.20.4", self.image)
-        before, init, rest = text.partition("\n  init:\n")
-        if self.upto == "own_access":
-            more = MORE_STEPS.replace("&place", "").replace("spec: *place", place_of(MORE_STEPS))
-            text = before + init + rest + more
-        elif self.upto == "init":
-            text = before + init + rest.partition("\n  unseal:\n")[0] + "\n"
-        head, install, rest = text.partition("\n  install:\n")
-        access = json.dumps(self.access())
-        text = head + install + rest.replace("${steps.cluster.outputs.access}", access)
+        head, _, rest = text.partition("\n  install:\n")
+        if self.upto == "init":
+            rest = rest.partition("\n  unseal:\n")[0] + "\n"
+        else:
+            place = rest.partition("\n  unseal:\n")[2].partition("    spec:\n")[2].partition("      threshold")[0]
+            rest += MORE_STEPS.replace("PLACE", place.rstrip("\n"))
+        rest = rest.replace("needs: [namespaces, coredns]", "needs: [base]")
+        rest = rest.replace("${steps.cluster.outputs.access}", json.dumps(self.access()))
         path = self.folder / "runbook.yaml"
-        path.write_text(text)
+        path.write_text(head + BASE + "\n  install:\n" + rest)
         return path
 
     def access(self) -> dict:
@@ -111,36 +120,91 @@ class VaultWorld:
         self.names = NameProxy(self.lead)
         self.kubelet.proxy = f"http://127.0.0.1:{self.names.port}"
         try:
-            control(self.sandbox, "clock", {"speed": 600})
-            done = self.platflow("run", str(self.runbook()), "--sandbox", check=False)
-            self.run = json.loads(self.platflow("list", "--output", "json").stdout)["runs"][0]["id"]
-            if "gate" not in done.stdout + done.stderr:
-                raise RuntimeError(f"not installed: {done.stderr}")
-            # From here on simulated time must leave real servers the real time they need.
-            control(self.sandbox, "clock", {"speed": 5})
             self.kubelet.__enter__()
-            wait_for("three real servers", self.serving)
-            (self.folder / "gate").touch()
+            self.to_gate("run", str(self.runbook()), "--sandbox")
         except BaseException:
             self.__exit__()
             raise
         return self
 
+    def to_gate(self, *command: str) -> None:
+        """Runs until three servers stand uninitialised and the gate before init is shut; then lets it open."""
+        gate = self.folder / "gate"
+        gate.unlink(missing_ok=True)
+        control(self.sandbox, "clock", {"speed": 600})
+        done = self.platflow(*command, check=False)
+        self.run = json.loads(self.platflow("list", "--output", "json").stdout)["runs"][0]["id"]
+        if "gate" not in done.stdout + done.stderr:
+            raise RuntimeError(f"not installed: {done.stderr}")
+        wait_for("three real servers", self.serving)
+        # From here on simulated time must leave real servers the real time they need.
+        control(self.sandbox, "clock", {"speed": 5})
+        gate.touch()
+
+    def again(self) -> None:
+        """Vault is undone, and installed anew up to the gate."""
+        self.undo("--to", "base")
+        self.to_gate("resume", self.run)
+
+    def undo(self, *arguments: str) -> None:
+        control(self.sandbox, "clock", {"speed": 600})
+        self.platflow("rollback", self.run, "--confirm", ENVIRONMENT, *arguments)
+
     def serving(self) -> bool:
+        """Three servers of three pods answer, and none is initialised."""
         if self.kubelet.failure is not None:
             raise self.kubelet.failure
-        return len(self.kubelet.pods) == 3
+        self.side = self.servers()
+        return self.side is not None and [self.side.health(i) for i in range(3)] == [501] * 3
+
+    def servers(self) -> Side | None:
+        """The three servers as they are now; ports change when a pod is made anew."""
+        found = [self.kubelet.address(f"vault-{i}") for i in range(3)]
+        if None in found:
+            return None
+        authority = self.folder / "vault-ca.pem"
+        authority.write_text(self.cluster.secret(NAMESPACE, "vault-tls", "ca.crt"))
+        return Side("real", [address[1] for address in found], authority)
+
+    def claims(self) -> list[str]:
+        path = f"/api/v1/namespaces/{NAMESPACE}/persistentvolumeclaims/data-vault-"
+        return [self.cluster.call("GET", f"{path}{i}")[1]["metadata"]["uid"] for i in range(3)]
+
+    def secrets(self) -> list[str]:
+        listed = self.platflow("secret", "list", ENVIRONMENT, "--output", "json", check=False).stdout
+        return sorted(set(re.findall(r"vault/[\w-]+", listed)))
+
+    def share(self, number: int) -> str:
+        return self.platflow("secret", "show", ENVIRONMENT, f"vault/share-{number}").stdout.strip()
+
+    def login(self, side: Side, account: str = "platflow") -> Reply:
+        """As platflow itself logs in: a token minted now, checked by the server with the API server."""
+        path = f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/{account}/token"
+        _, minted = self.cluster.call("POST", path, {"spec": {"expirationSeconds": 600}})
+        jwt = minted.get("status", {}).get("token", "none")
+        return side.call(side.active() or 0, "POST", "auth/kubernetes/login", {"role": "platflow", "jwt": jwt})
 
     def platflow(self, *arguments: str, **options):
         return self.sandbox.platflow(*arguments, cwd=self.folder, **options)
+
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """Starts the binary, a line per durable event on its standard output."""
+        return self.sandbox.start(*arguments, "--output", "jsonl", cwd=self.folder)
+
+    def killed_after(self, lines: int) -> bool:
+        """Resumes, and kills it at that event; true if it was still on its way."""
+        running = self.start("resume", self.run)
+        assert running.stdout is not None
+        for _ in range(lines):
+            if not running.stdout.readline():
+                break
+        hit = running.poll() is None
+        running.kill()
+        running.wait()
+        running.stdout.close()
+        return hit
 
     def __exit__(self, *_: object) -> None:
         self.kubelet.__exit__()
         self.front.close()
         self.names.close()
-
-
-def place_of(text: str) -> str:
-    """The lines below `spec: &place`, for a language without anchors."""
-    lines = text.partition("&place\n")[2].split("\n\n")[0]
-    return "spec:\n" + lines
