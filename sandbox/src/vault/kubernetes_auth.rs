@@ -194,8 +194,11 @@ fn role(body: &Value, before: Option<&Value>) -> Result<Value, VaultReply> {
         return Err(VaultReply::refuse(400, "\"bound_service_account_names\" can not be empty"));
     }
     if namespaces.is_empty() {
-        return Err(VaultReply::refuse(400, "\"bound_service_account_namespaces\" can not be empty if \"bound_service_account_namespace_selector\" is not \
-             set"));
+        return Err(VaultReply::refuse(
+            400,
+            "\"bound_service_account_namespaces\" can not be empty if \"bound_service_account_namespace_selector\" is not \
+             set",
+        ));
     }
     let seconds = |name: &str, other: &str| duration(field(name, other).as_ref()).map_or(0, |ttl| ttl.as_secs());
     let mut role = json!({

@@ -118,6 +118,9 @@ pub(super) struct Storage {
     pub(super) cluster: Option<String>,
     /// Raft was bootstrapped but the barrier never was: uninitialised, and init is refused for good.
     pub(super) half_made: bool,
+    /// The barrier was made and its seal's configuration never was: nothing but that can be said of it.
+    #[serde(default)]
+    pub(super) sealless: bool,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -324,6 +327,14 @@ impl Servers {
     pub fn bootstrap_interrupted(&mut self, storage_id: &str) {
         if let Some(storage) = self.storages.get_mut(storage_id).filter(|storage| storage.cluster.is_none()) {
             storage.half_made = true;
+            self.touch_storage(storage_id);
+        }
+    }
+
+    /// The state a server is left in when it is killed a moment later, between its keyring and its seal's configuration.
+    pub fn init_interrupted(&mut self, storage_id: &str) {
+        if let Some(storage) = self.storages.get_mut(storage_id).filter(|storage| storage.cluster.is_none()) {
+            storage.sealless = true;
             self.touch_storage(storage_id);
         }
     }

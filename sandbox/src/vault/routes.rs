@@ -25,13 +25,7 @@ impl Servers {
         self.route(storage_id, request, now, reviews).identified(&id)
     }
 
-    fn route(
-        &mut self,
-        storage_id: &str,
-        request: &VaultRequest,
-        now: Timestamp,
-        reviews: &dyn Reviews,
-    ) -> VaultReply {
+    fn route(&mut self, storage_id: &str, request: &VaultRequest, now: Timestamp, reviews: &dyn Reviews) -> VaultReply {
         self.advance(now);
         if !self.processes.contains_key(storage_id) {
             return VaultReply::refuse(503, "no server runs on this storage");
@@ -74,6 +68,14 @@ impl Servers {
         now: Timestamp,
     ) -> Option<VaultReply> {
         let write = request.writes();
+        if self.storages.get(storage_id).is_some_and(|storage| storage.sealless) {
+            let text = "core: barrier reports initialized but no seal configuration found";
+            let status = if path == "sys/init" && write { 400 } else { 500 };
+            return Some(match path {
+                "sys/health" => VaultReply::with(500, &serde_json::json!({ "errors": [] })),
+                _ => VaultReply::refuse(status, text),
+            });
+        }
         Some(match (path, request.method.as_str()) {
             ("sys/init", "GET") => VaultReply::ok(&serde_json::json!({ "initialized": self.initialized(storage_id) })),
             ("sys/init", _) if write => self.init(storage_id, request, now),

@@ -238,8 +238,7 @@ fn audit(
         return VaultReply::data_twice(&Value::Object(all));
     }
     if product == Product::OpenBao && request.writes() {
-        let text =
-            "cannot enable audit device via API; use declarative, config-based audit device management instead";
+        let text = "cannot enable audit device via API; use declarative, config-based audit device management instead";
         return VaultReply::refuse(400, text);
     }
     let key = format!("{}/", path.join("/"));
@@ -296,7 +295,8 @@ fn policies(
             if let (Product::OpenBao, Some(described)) = (make.product, described.as_object_mut()) {
                 described.insert("version".into(), json!(policy.version));
                 described.insert("modified".into(), json!(policy.modified));
-                for never in ["cas_required", "allow_wildcards_in_identity_templates", "allow_slashes_in_identity_templates"]
+                for never in
+                    ["cas_required", "allow_wildcards_in_identity_templates", "allow_slashes_in_identity_templates"]
                 {
                     described.insert(never.into(), json!(false));
                 }

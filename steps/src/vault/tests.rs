@@ -73,6 +73,28 @@ async fn a_half_made_server_is_wiped_by_the_run_that_found_it_virgin() {
     assert_ne!(before["data-vault-0"], bench.claims()["data-vault-0"]);
 }
 
+/// Proves the same for a server that was killed after it had written its keyring: its first call found it virgin, and
+/// what it says then is no seal status at all.
+#[tokio::test]
+async fn a_server_without_its_seal_is_wiped_by_the_run_that_found_it_virgin() {
+    let bench = Bench::new();
+    bench.run("vault.install").await.expect_done("vault.install");
+    let before = bench.claims();
+    bench.lose_next_init();
+    bench.apply_once("vault.init").await.expect_err("the reply is lost");
+    bench.replace_storage("vault-0");
+    bench.interrupt_init();
+    let Outcome::Failed(error) = bench.run("vault.init").await else { panic!("another volume than it found virgin") };
+    assert_eq!((error.class, error.code.as_deref()), (ErrorClass::NeedsHuman, Some("LostKeys")));
+
+    let bench = Bench::new();
+    bench.run("vault.install").await.expect_done("vault.install");
+    bench.lose_request_of_next_init();
+    bench.apply_once("vault.init").await.expect_err("the server dies");
+    bench.run("vault.init").await.expect_done("vault.init");
+    assert_ne!(before["data-vault-0"], bench.claims()["data-vault-0"]);
+}
+
 /// Proves that another run never wipes what an earlier one initialised and lost: it stops for a human, and every
 /// volume is still there.
 #[tokio::test]

@@ -116,7 +116,7 @@ class Servers:
         certificate(folder)
         self.authority = folder / "ca.pem"
         ports = free_ports(6)
-        self.all = [Server(folder, f"n{i}", ports[2 * i], ports[2 * i + 1], extra) for i in range(3)]
+        self.all = [Server(folder, f"vault-{i}", ports[2 * i], ports[2 * i + 1], extra) for i in range(3)]
 
     def __enter__(self) -> "Servers":
         try:

@@ -1,6 +1,7 @@
 """The script of about 100 calls that OpenBao and the sandbox's Vault both answer; it records every reply, and the state after it."""
 
 import dataclasses
+from collections.abc import Callable
 
 from harness.openbao import wait_for
 from harness.vault_side import Reply, Side, shape
@@ -22,8 +23,8 @@ class Answer:
 class Script:
     """Runs the calls against one side, in order."""
 
-    def __init__(self, side: Side):
-        self.side = side
+    def __init__(self, side: Side, session: Callable[[Side], None] = lambda side: None):
+        self.side, self.session = side, session
         self.answers: list[Answer] = []
 
     def ask(self, label: str, node: int, method: str, path: str, body: object = None, token: str | None = None) -> Reply:
@@ -46,6 +47,7 @@ class Script:
         self.audit()
         self.kubernetes_auth()
         self.raft_and_seal()
+        self.session(self.side)
         self.failover()
         self.goodbye()
         return self.answers
@@ -292,10 +294,14 @@ class Script:
         ask("it may not write", 0, "POST", "secret/data/app/one", {"data": {}}, mine)
         ask("it may not read others", 0, "GET", "secret/data/other", token=mine)
         ask("it may not list audit without sudo", 0, "GET", "sys/audit", token=mine)
+        self.until("the standby has the role", lambda: self.role(1).status == 200)
         ask("login by a standby", 1, "POST", login, {"role": "app", "jwt": token}, "")
         ask("delete the role", 0, "DELETE", path)
         ask("disable the method", 0, "DELETE", "sys/auth/kubernetes")
         ask("its token after that", 0, "GET", "auth/token/lookup-self", token=mine)
+
+    def role(self, node: int) -> Reply:
+        return self.side.call(node, "GET", "auth/kubernetes/role/app", token=self.side.root)
 
     def raft_and_seal(self) -> None:
         ask, side = self.ask, self.side

@@ -134,7 +134,7 @@ class Side:
             data = reply.at("data")
             found[path] = sorted(data.get("keys", data)) if isinstance(data, dict) else reply.status
         mounts = self.call(active, "GET", "secret/metadata?list=true", token=self.root)
-        found["secrets"] = mounts.at("data", "keys") or mounts.status
+        found["secrets"] = mounts.at("data", "keys") or []
         roles = self.call(active, "GET", "auth/kubernetes/role?list=true", token=self.root)
-        found["roles"] = roles.at("data", "keys") or roles.status
+        found["roles"] = roles.at("data", "keys") or []
         return found

@@ -32,6 +32,7 @@ struct World {
     now: Timestamp,
     serial: u64,
     lose_init: bool,
+    kill_in_init: bool,
 }
 
 #[derive(Clone)]
@@ -111,7 +112,13 @@ impl World {
 
     fn start(&mut self, pod: &str, uid: &str) {
         let storage_id = self.storage(pod).expect("claim");
-        let pod = VaultPod { uid: uid.into(), name: pod.into(), namespace: NAMESPACE.into(), storage_id, ..VaultPod::default() };
+        let pod = VaultPod {
+            uid: uid.into(),
+            name: pod.into(),
+            namespace: NAMESPACE.into(),
+            storage_id,
+            ..VaultPod::default()
+        };
         self.servers.pod_started(pod, self.now);
     }
 
@@ -199,6 +206,11 @@ impl VaultBackend for Shared {
         let mut world = self.0.lock().expect("lock");
         world.pass(50);
         let now = world.now;
+        let inits = request.path == "/v1/sys/init" && request.method != "GET";
+        if inits && std::mem::take(&mut world.kill_in_init) {
+            world.servers.init_interrupted(storage_id);
+            return Answer::Lost;
+        }
         let reply = world.servers.handle(storage_id, &request, now, &Jwt);
         let init = request.path == "/v1/sys/init" && request.method != "GET" && reply.status == 200;
         if init && std::mem::take(&mut world.lose_init) { Answer::Lost } else { Answer::Reply(reply) }
@@ -298,7 +310,14 @@ impl Bench {
     pub(super) fn new() -> Self {
         drop(rustls::crypto::ring::default_provider().install_default());
         let now = "2026-01-01T00:00:00Z".parse().expect("time");
-        let world = World { objects: BTreeMap::new(), servers: Servers::new(5), now, serial: 0, lose_init: false };
+        let world = World {
+            objects: BTreeMap::new(),
+            servers: Servers::new(5),
+            now,
+            serial: 0,
+            lose_init: false,
+            kill_in_init: false,
+        };
         let world = Shared(Arc::new(Mutex::new(world)));
         let second = tempfile::tempdir().expect("folder");
         let store = Arc::new(Memory::default());
@@ -453,10 +472,21 @@ impl Bench {
         self.world.0.lock().expect("lock").lose_init = true;
     }
 
+    /// The first server is killed in the middle of its next init.
+    pub(super) fn lose_request_of_next_init(&self) {
+        self.world.0.lock().expect("lock").kill_in_init = true;
+    }
+
     pub(super) fn interrupt_bootstrap(&self) {
         let mut world = self.world.0.lock().expect("lock");
         let storage = world.storage("vault-0").expect("storage");
         world.servers.bootstrap_interrupted(&storage);
+    }
+
+    pub(super) fn interrupt_init(&self) {
+        let mut world = self.world.0.lock().expect("lock");
+        let storage = world.storage("vault-0").expect("storage");
+        world.servers.init_interrupted(&storage);
     }
 
     /// The pod is deleted and comes back on the same volume, sealed.
