@@ -2,6 +2,8 @@
 
 use super::message::{Reviews, VaultReply, VaultRequest};
 use super::model::{Servers, Token, later};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -79,21 +81,20 @@ impl Servers {
         if auth.config.is_none() {
             return VaultReply::refuse(500, "could not load backend configuration");
         }
-        // Which of the bindings did not hold, only the server's log says.
-        let denied = || VaultReply::refuse(403, "permission denied");
         let Some((namespace, account)) = reviews.token_review(jwt) else {
-            return denied();
+            return VaultReply::refuse(403, "permission denied");
         };
         let bound = |field: &str, value: &String| {
             let allowed = texts(role.get(field));
             allowed.iter().any(|item| item == "*" || item == value)
         };
         if !bound("bound_service_account_namespaces", &namespace) {
-            return denied();
+            return VaultReply::refuse(403, "namespace not authorized");
         }
         if !bound("bound_service_account_names", &account) {
-            return denied();
+            return VaultReply::refuse(403, "service account name not authorized");
         }
+        let uid = account_uid(jwt).unwrap_or_default();
         let lasts = duration(role.get("token_ttl")).unwrap_or(Duration::from_secs(32 * 24 * 3600));
         let token = Token {
             accessor: self.uuid(),
@@ -103,10 +104,13 @@ impl Servers {
             created_at: now,
             expires_at: Some(later(now, lasts)),
             parent: None,
+            entity_id: super::routes::uuid_of(&format!("{mount} {uid}")),
             metadata: BTreeMap::from([
                 ("role".to_owned(), name),
                 ("service_account_name".to_owned(), account),
                 ("service_account_namespace".to_owned(), namespace),
+                ("service_account_secret_name".to_owned(), String::new()),
+                ("service_account_uid".to_owned(), uid),
             ]),
         };
         self.issue(storage_id, token, now)
@@ -164,6 +168,13 @@ impl Servers {
         }
         reply
     }
+}
+
+/// The uid that the claims of a service account's token name; the review has checked the token.
+fn account_uid(jwt: &str) -> Option<String> {
+    let claims = URL_SAFE_NO_PAD.decode(jwt.split('.').nth(1)?).ok()?;
+    let claims: Value = serde_json::from_slice(&claims).ok()?;
+    claims.pointer("/kubernetes.io/serviceaccount/uid").and_then(Value::as_str).map(str::to_owned)
 }
 
 fn config(body: &Value) -> Result<Value, VaultReply> {

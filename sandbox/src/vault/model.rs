@@ -145,6 +145,9 @@ pub(super) struct Token {
     pub(super) expires_at: Option<Timestamp>,
     pub(super) parent: Option<String>,
     pub(super) metadata: BTreeMap<String, String>,
+    /// Whom a login stands for.
+    #[serde(default)]
+    pub(super) entity_id: String,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

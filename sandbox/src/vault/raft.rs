@@ -176,7 +176,8 @@ impl Servers {
             });
             servers.insert(node(storage), entry);
         }
-        let voters: Vec<String> = cluster.voters(now).map(node).collect();
+        let mut voters: Vec<String> = cluster.voters(now).map(node).collect();
+        voters.sort_unstable();
         let alive = cluster.voters(now).filter(|storage| self.pod_ready(storage)).count();
         VaultReply::data(&json!({
             "healthy": cluster.members.keys().all(|storage| self.pod_ready(storage)),

@@ -19,9 +19,7 @@ impl Servers {
         reviews: &dyn Reviews,
     ) -> VaultReply {
         // Told apart by moment and path: a read must not move the world's random numbers on.
-        let seed = digest(format!("{storage_id} {now} {} {}", request.method, request.path).as_bytes());
-        let part = |from: usize, to: usize| seed.get(from..to).unwrap_or_default();
-        let id = [part(0, 8), part(8, 12), part(12, 16), part(16, 20), part(20, 32)].join("-");
+        let id = uuid_of(&format!("{storage_id} {now} {} {}", request.method, request.path));
         self.route(storage_id, request, now, reviews).identified(&id)
     }
 
@@ -121,4 +119,11 @@ impl Servers {
             _ => self.secrets(storage_id, path, request, now),
         }
     }
+}
+
+/// The same id for the same seed, without a random number.
+pub(super) fn uuid_of(seed: &str) -> String {
+    let seed = digest(seed.as_bytes());
+    let part = |from: usize, to: usize| seed.get(from..to).unwrap_or_default();
+    [part(0, 8), part(8, 12), part(12, 16), part(16, 20), part(20, 32)].join("-")
 }

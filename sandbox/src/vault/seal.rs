@@ -86,6 +86,7 @@ impl Servers {
             expires_at: None,
             parent: None,
             metadata: BTreeMap::new(),
+            entity_id: String::new(),
         };
         let name = format!("vault-cluster-{}", id.get(..8).unwrap_or_default());
         let cluster = Cluster {

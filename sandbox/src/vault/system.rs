@@ -3,7 +3,7 @@
 use super::access::Caller;
 use super::acl;
 use super::message::{VaultReply, VaultRequest};
-use super::model::{Cluster, Mount, Policy, Product, Servers};
+use super::model::{Cluster, Mount, Policy, Product, Servers, Token};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -26,7 +26,17 @@ impl Servers {
             ["storage", "raft", "snapshot"] if read => self.snapshot(storage_id),
             ["seal"] if write => self.seal_now(storage_id, now),
             ["step-down"] if write => self.step_down(storage_id, now),
-            ["capabilities-self"] if write => self.capabilities_self(storage_id, request, caller),
+            ["capabilities-self"] if write => self.capabilities_of(storage_id, request, &caller.token),
+            ["capabilities"] if write => {
+                let named = request.json().ok().and_then(|body| body.get("token")?.as_str().map(str::to_owned));
+                let found = named.map(|token| super::model::digest(token.as_bytes()));
+                let found = found.and_then(|id| self.cluster_of(storage_id)?.tokens.get(&id));
+                match found {
+                    Some(token) => self.capabilities_of(storage_id, request, token),
+                    None => VaultReply::refuse(400, "invalid token"),
+                }
+            }
+            ["internal", "ui", "mounts", path @ ..] if read => self.mount_of(storage_id, path),
             ["mounts" | "auth" | "audit" | "policy" | "policies", ..] => {
                 let Some(id) = self.cluster_of(storage_id).map(|cluster| cluster.id.clone()) else {
                     return VaultReply::missing();
@@ -81,7 +91,23 @@ impl Servers {
         VaultReply { status: 200, body: format!("snapshot of {}\n", cluster.unwrap_or_default()).into_bytes() }
     }
 
-    fn capabilities_self(&self, storage_id: &str, request: &VaultRequest, caller: &Caller) -> VaultReply {
+    /// What a path lies on: how the command line learns whether a mount is of version 2.
+    fn mount_of(&self, storage_id: &str, path: &[&str]) -> VaultReply {
+        let path = format!("{}/", path.join("/"));
+        let mounts = self.cluster_of(storage_id).map(|cluster| &cluster.mounts);
+        let found = mounts.and_then(|mounts| mounts.iter().find(|(mount, _)| path.starts_with(mount.as_str())));
+        let Some((mount, entry)) = found else {
+            let text = "preflight capability check returned 403, please ensure client's policies grant access to path";
+            return VaultReply::refuse(403, &format!("{text} {path:?}"));
+        };
+        let mut described = describe(entry, self.product(storage_id));
+        if let Some(described) = described.as_object_mut() {
+            described.insert("path".into(), json!(mount));
+        }
+        VaultReply::data(&described)
+    }
+
+    fn capabilities_of(&self, storage_id: &str, request: &VaultRequest, token: &Token) -> VaultReply {
         let body = match request.json() {
             Ok(body) => body,
             Err(reply) => return reply,
@@ -92,7 +118,7 @@ impl Servers {
         }
         let mut answer = Map::new();
         for path in &paths {
-            let mut held: Vec<String> = self.capabilities(storage_id, &caller.token, path).into_iter().collect();
+            let mut held: Vec<String> = self.capabilities(storage_id, token, path).into_iter().collect();
             if held.is_empty() {
                 held.push("deny".into());
             }

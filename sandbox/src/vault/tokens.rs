@@ -68,12 +68,16 @@ impl Servers {
         let token = Token {
             accessor: self.uuid(),
             policies,
-            display_name: body.get("display_name").and_then(Value::as_str).unwrap_or("token").to_owned(),
+            display_name: match body.get("display_name").and_then(Value::as_str).unwrap_or_default() {
+                "" => "token".to_owned(),
+                name => format!("token-{name}"),
+            },
             path: if orphan { "auth/token/create-orphan" } else { "auth/token/create" }.into(),
             created_at: now,
             expires_at: lasts.map(|lasts| later(now, lasts)),
             parent: (!orphan).then(|| caller.id.clone()),
             metadata: BTreeMap::new(),
+            entity_id: String::new(),
         };
         self.issue(storage_id, token, now)
     }
@@ -81,8 +85,9 @@ impl Servers {
     /// Stores a new token and answers with it, once.
     pub(super) fn issue(&mut self, storage_id: &str, mut token: Token, now: Timestamp) -> VaultReply {
         if !token.policies.iter().any(|policy| policy == "default" || policy == "root") {
-            token.policies.insert(0, "default".into());
+            token.policies.push("default".into());
         }
+        token.policies.sort_unstable();
         let plain = format!("s.{}", data_encoding::BASE64URL_NOPAD.encode(&self.random_bytes(18)));
         let reply = envelope(&token, &plain, now);
         let Some(id) = self.cluster_of(storage_id).map(|cluster| cluster.id.clone()) else {
@@ -129,7 +134,7 @@ fn envelope(token: &Token, plain: &str, now: Timestamp) -> Value {
         "auth": {
             "client_token": plain, "accessor": token.accessor, "policies": token.policies,
             "token_policies": token.policies, "metadata": metadata(token), "lease_duration": left(token, now),
-            "renewable": true, "entity_id": "", "token_type": "service", "orphan": token.parent.is_none(),
+            "renewable": true, "entity_id": token.entity_id, "token_type": "service", "orphan": token.parent.is_none(),
             "mfa_requirement": null, "num_uses": 0
         }
     })
@@ -147,7 +152,7 @@ fn describe(token: &Token, plain: &str, now: Timestamp) -> VaultReply {
     let mut described = json!({
         "accessor": token.accessor, "creation_time": token.created_at.as_second(),
         "creation_ttl": token.expires_at.map_or(0, |at| at.as_second() - token.created_at.as_second()),
-        "display_name": token.display_name, "entity_id": "", "expire_time": token.expires_at,
+        "display_name": token.display_name, "entity_id": token.entity_id, "expire_time": token.expires_at,
         "explicit_max_ttl": 0, "id": plain, "meta": metadata(token), "num_uses": 0,
         "orphan": token.parent.is_none(), "path": token.path, "policies": token.policies,
         "ttl": left(token, now), "type": "service"

@@ -53,6 +53,7 @@ class SandboxVault:
         self.side.kubernetes = lambda: {
             "kubernetes_host": "https://kubernetes.default.svc",
             "kubernetes_ca_cert": authority.read_text(),
+            "token_reviewer_jwt": self.service_account_token("vault"),
         }
         self.side.service_account_token = self.service_account_token
         self.cluster.call("POST", f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts",

@@ -294,14 +294,9 @@ class Script:
         ask("it may not write", 0, "POST", "secret/data/app/one", {"data": {}}, mine)
         ask("it may not read others", 0, "GET", "secret/data/other", token=mine)
         ask("it may not list audit without sudo", 0, "GET", "sys/audit", token=mine)
-        self.until("the standby has the role", lambda: self.role(1).status == 200)
-        ask("login by a standby", 1, "POST", login, {"role": "app", "jwt": token}, "")
         ask("delete the role", 0, "DELETE", path)
         ask("disable the method", 0, "DELETE", "sys/auth/kubernetes")
         ask("its token after that", 0, "GET", "auth/token/lookup-self", token=mine)
-
-    def role(self, node: int) -> Reply:
-        return self.side.call(node, "GET", "auth/kubernetes/role/app", token=self.side.root)
 
     def raft_and_seal(self) -> None:
         ask, side = self.ask, self.side

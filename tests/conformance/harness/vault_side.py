@@ -4,6 +4,7 @@ import dataclasses
 import http.client
 import json
 import pathlib
+import re
 import ssl
 from collections.abc import Callable
 
@@ -45,7 +46,8 @@ def kind(value: object) -> str:
 
 
 def shape(value: object, name: str = "") -> object:
-    """The body with volatile values replaced by their kind."""
+    """The body with volatile values replaced by their kind; the command line writes some names in another case."""
+    name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
     if name in VOLATILE and name not in ("keys", "keys_base64", "id", "token"):
         return kind(value)
     if name in ("id", "token") and not isinstance(value, dict):
