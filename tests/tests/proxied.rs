@@ -14,14 +14,8 @@ const VAULT: &str = include_str!("../fixtures/vault-only.yaml");
 const A_MOMENT: Duration = Duration::from_millis(200);
 
 /// Faults in turn; a cut answer is cut in its head, in its body, and before its first byte.
-const FAULTS: [Fault; 6] = [
-    Fault::Cut(0),
-    Fault::Reset,
-    Fault::Delay(A_MOMENT),
-    Fault::Cut(200),
-    Fault::Refuse(A_MOMENT),
-    Fault::Cut(2_000),
-];
+const FAULTS: [Fault; 6] =
+    [Fault::Cut(0), Fault::Reset, Fault::Delay(A_MOMENT), Fault::Cut(200), Fault::Refuse(A_MOMENT), Fault::Cut(2_000)];
 
 /// So many places of `count` connections, evenly, each with the next fault.
 fn places(count: usize, cases: usize) -> Vec<(usize, Fault)> {

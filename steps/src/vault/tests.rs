@@ -1,9 +1,11 @@
 //! The kinds against simulated Vault servers, over real TLS and HTTP, in a cluster that is a map of objects.
 
 mod cluster;
+mod notes;
 
 use super::intent;
-use cluster::{Bench, Outcome};
+use cluster::Bench;
+use notes::Outcome;
 use platflow_engine::failure::ErrorClass;
 use platflow_engine::step::{Observation, UndoProgress};
 use secrecy::{ExposeSecret, SecretString};

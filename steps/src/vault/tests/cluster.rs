@@ -1,5 +1,6 @@
 //! A cluster of maps: enough of an API server for the Vault kinds, with a StatefulSet that makes pods and claims at once.
 
+use super::notes::{Notes, Outcome};
 use crate::kubernetes::ClusterAccess;
 use crate::sealing::memory::Memory;
 use crate::sealing::{Keystore, Sealer};
@@ -10,7 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use kube::client::Body;
 use platflow_engine::clock::{Clock, after};
-use platflow_engine::context::{Context, StepGuard};
+use platflow_engine::context::Context;
 use platflow_engine::failure::StepError;
 use platflow_engine::kind::Catalog;
 use platflow_engine::name::{EnvironmentName, EnvironmentUid, KindName, RunId, StepName};
@@ -263,34 +264,6 @@ impl Clock for Shared {
         world.now = world.now.max(deadline);
         let now = world.now;
         world.servers.advance(now);
-    }
-}
-
-#[derive(Default)]
-struct Notes(Mutex<BTreeMap<(String, String), Value>>);
-
-#[async_trait]
-impl StepGuard for Notes {
-    async fn note(&self, step: &StepName, key: &str, value: Value) -> Result<(), StepError> {
-        self.0.lock().expect("lock").insert((step.to_string(), key.to_owned()), value);
-        Ok(())
-    }
-    fn lease_left(&self) -> Result<Duration, StepError> {
-        Ok(Duration::from_secs(20))
-    }
-}
-
-pub(super) enum Outcome {
-    Done(Value),
-    Failed(StepError),
-}
-
-impl Outcome {
-    pub(super) fn expect_done(self, kind: &str) -> Value {
-        match self {
-            Self::Done(outputs) => outputs,
-            Self::Failed(error) => panic!("{kind} failed: {error}"),
-        }
     }
 }
 
