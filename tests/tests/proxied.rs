@@ -52,7 +52,7 @@ fn any_connection_to_aws_may_break() {
     let mut hits = 0;
     for (case, place) in places(connections, scale().of(6, 60)).into_iter().enumerate() {
         proxy.spoil([place]);
-        let name = format!("spoilt-{case}");
+        let name = format!("spoilt-{case:03}");
         build(&name).expect_code(0);
         hits += proxy.hits();
         assert_eq!(shape(&world.world(), &name), calm, "{place:?}");
