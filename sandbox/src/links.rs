@@ -108,6 +108,8 @@ impl Outside for Beyond<'_> {
             name: format!("{}-{}", pod.stateful_set, pod.ordinal),
             namespace: pod.namespace.clone(),
             storage_id: pod.storage_id.clone(),
+            product: vault::Product::of_image(&pod.image),
+            audits: vault::declared_audits(&pod.configuration),
         };
         self.vault.pod_started(server, timestamp(self.now_ms));
         self.pods.insert(pod.storage_id.clone(), pod.clone());
@@ -439,7 +441,7 @@ impl World {
 pub(crate) fn pods_document(pods: &Pods) -> Value {
     pods.values().map(|pod| json!({
         "cluster": pod.cluster, "namespace": pod.namespace, "stateful_set": pod.stateful_set, "ordinal": pod.ordinal, "pod_uid": pod.pod_uid, "storage_id": pod.storage_id,
-        "certificate": pod.certificate, "key": pod.key, "services": pod.services,
+        "certificate": pod.certificate, "key": pod.key, "services": pod.services, "image": pod.image, "configuration": pod.configuration,
     })).collect()
 }
 
@@ -472,6 +474,8 @@ pub(crate) fn pods_restored(document: &Value) -> Pods {
                     .filter_map(Value::as_str)
                     .map(str::to_owned)
                     .collect(),
+                image: text(pod, "image").unwrap_or_default(),
+                configuration: text(pod, "configuration").unwrap_or_default(),
             };
             (restored.storage_id.clone(), restored)
         })

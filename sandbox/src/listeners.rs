@@ -101,7 +101,10 @@ impl Doors for ClusterDoors {
         {
             return Some(Arc::clone(tls));
         }
-        let names = ["127.0.0.1".to_owned(), "localhost".to_owned(), "kubernetes".to_owned()];
+        let inside =
+            ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"];
+        let names: Vec<String> =
+            ["127.0.0.1", "localhost"].iter().chain(&inside).map(|&name| name.to_owned()).collect();
         let tls = match tls_config(&authority, &names) {
             Ok(tls) => tls,
             Err(error) => {

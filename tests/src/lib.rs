@@ -4,6 +4,7 @@
 //! that a test started is stopped with it.
 
 pub mod durable;
+pub mod fault_proxy;
 pub mod scale;
 pub mod strace;
 pub mod world;

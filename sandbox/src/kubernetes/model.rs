@@ -113,6 +113,10 @@ pub struct VaultPod {
     pub key: Option<String>,
     /// Services whose selector matches the pod.
     pub services: Vec<String>,
+    /// Image of its server.
+    pub image: String,
+    /// The server's configuration, from the mounted ConfigMaps.
+    pub configuration: String,
 }
 
 /// What a cluster does to the world outside of Kubernetes, and asks of it.

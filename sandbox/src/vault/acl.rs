@@ -20,7 +20,7 @@ pub(super) fn parse(text: &str) -> Result<Vec<Rule>, String> {
     let rules = if text.trim_start().starts_with('{') { parse_json(text)? } else { parse_hcl(text)? };
     for rule in &rules {
         if let Some(unknown) = rule.capabilities.iter().find(|name| !CAPABILITIES.contains(&name.as_str())) {
-            return Err(format!("path {:?}: invalid capability {unknown:?}", rule.pattern));
+            return Err(format!("path {0:?}: path {0:?}: invalid capability {unknown:?}", rule.pattern));
         }
     }
     Ok(rules)

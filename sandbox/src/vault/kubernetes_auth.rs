@@ -2,6 +2,8 @@
 
 use super::message::{Reviews, VaultReply, VaultRequest};
 use super::model::{Servers, Token, later};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -66,16 +68,19 @@ impl Servers {
         if !request.writes() {
             return VaultReply::refuse(405, "unsupported operation");
         }
-        if auth.config.is_none() {
-            return VaultReply::refuse(500, "could not load backend configuration");
-        }
         let (name, jwt) = (text("role").to_owned(), text("jwt"));
-        if name.is_empty() || jwt.is_empty() {
-            return VaultReply::refuse(400, "missing role or jwt");
+        if name.is_empty() {
+            return VaultReply::refuse(400, "missing role");
+        }
+        if jwt.is_empty() {
+            return VaultReply::refuse(400, "missing jwt");
         }
         let Some(role) = auth.roles.get(&name).cloned() else {
             return VaultReply::refuse(400, &format!("invalid role name {name:?}"));
         };
+        if auth.config.is_none() {
+            return VaultReply::refuse(500, "could not load backend configuration");
+        }
         let Some((namespace, account)) = reviews.token_review(jwt) else {
             return VaultReply::refuse(403, "permission denied");
         };
@@ -89,6 +94,7 @@ impl Servers {
         if !bound("bound_service_account_names", &account) {
             return VaultReply::refuse(403, "service account name not authorized");
         }
+        let uid = account_uid(jwt).unwrap_or_default();
         let lasts = duration(role.get("token_ttl")).unwrap_or(Duration::from_secs(32 * 24 * 3600));
         let token = Token {
             accessor: self.uuid(),
@@ -98,10 +104,13 @@ impl Servers {
             created_at: now,
             expires_at: Some(later(now, lasts)),
             parent: None,
+            entity_id: super::routes::uuid_of(&format!("{mount} {uid}")),
             metadata: BTreeMap::from([
                 ("role".to_owned(), name),
                 ("service_account_name".to_owned(), account),
                 ("service_account_namespace".to_owned(), namespace),
+                ("service_account_secret_name".to_owned(), String::new()),
+                ("service_account_uid".to_owned(), uid),
             ]),
         };
         self.issue(storage_id, token, now)
@@ -161,6 +170,13 @@ impl Servers {
     }
 }
 
+/// The uid that the claims of a service account's token name; the review has checked the token.
+fn account_uid(jwt: &str) -> Option<String> {
+    let claims = URL_SAFE_NO_PAD.decode(jwt.split('.').nth(1)?).ok()?;
+    let claims: Value = serde_json::from_slice(&claims).ok()?;
+    claims.pointer("/kubernetes.io/serviceaccount/uid").and_then(Value::as_str).map(str::to_owned)
+}
+
 fn config(body: &Value) -> Result<Value, VaultReply> {
     let text = |name: &str| body.get(name).and_then(Value::as_str).unwrap_or_default();
     if text("kubernetes_host").is_empty() {
@@ -174,8 +190,7 @@ fn config(body: &Value) -> Result<Value, VaultReply> {
     Ok(json!({
         "kubernetes_host": text("kubernetes_host"), "kubernetes_ca_cert": text("kubernetes_ca_cert"),
         "disable_local_ca_jwt": no_local, "pem_keys": [], "issuer": text("issuer"),
-        "disable_iss_validation": true, "token_reviewer_jwt_set": !text("token_reviewer_jwt").is_empty(),
-        "use_annotations_as_alias_metadata": false
+        "disable_iss_validation": true, "token_reviewer_jwt_set": !text("token_reviewer_jwt").is_empty()
     }))
 }
 
@@ -190,15 +205,23 @@ fn role(body: &Value, before: Option<&Value>) -> Result<Value, VaultReply> {
         return Err(VaultReply::refuse(400, "\"bound_service_account_names\" can not be empty"));
     }
     if namespaces.is_empty() {
-        return Err(VaultReply::refuse(400, "\"bound_service_account_namespaces\" can not be empty"));
+        return Err(VaultReply::refuse(
+            400,
+            "\"bound_service_account_namespaces\" can not be empty if \"bound_service_account_namespace_selector\" is not \
+             set",
+        ));
     }
     let seconds = |name: &str, other: &str| duration(field(name, other).as_ref()).map_or(0, |ttl| ttl.as_secs());
-    Ok(json!({
+    let mut role = json!({
         "bound_service_account_names": names, "bound_service_account_namespaces": namespaces,
+        "bound_service_account_namespace_selector": "", "token_strictly_bind_ip": false,
         "token_policies": texts(field("token_policies", "policies").as_ref()),
         "token_ttl": seconds("token_ttl", "ttl"), "token_max_ttl": seconds("token_max_ttl", "max_ttl"),
         "token_bound_cidrs": [], "token_explicit_max_ttl": 0, "token_no_default_policy": false,
-        "token_num_uses": 0, "token_period": 0, "token_type": "default",
-        "audience": field("audience", "").unwrap_or(Value::Null), "alias_name_source": "serviceaccount_uid"
-    }))
+        "token_num_uses": 0, "token_period": 0, "token_type": "default", "alias_name_source": "serviceaccount_uid"
+    });
+    if let (Some(audience), Some(role)) = (field("audience", ""), role.as_object_mut()) {
+        role.insert("audience".into(), audience);
+    }
+    Ok(role)
 }

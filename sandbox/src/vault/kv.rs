@@ -1,7 +1,7 @@
 //! KV version 2: data with check-and-set, metadata, soft deletion and destruction of versions.
 
 use super::message::{VaultReply, VaultRequest};
-use super::model::{Mount, Secret, Servers, Version};
+use super::model::{Mount, Product, Secret, Servers, Version};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -20,6 +20,7 @@ impl Servers {
             Ok(body) => body,
             Err(reply) => return reply,
         };
+        let product = self.product(storage_id);
         let Some(id) = self.cluster_of(storage_id).map(|cluster| cluster.id.clone()) else {
             return VaultReply::missing();
         };
@@ -36,7 +37,7 @@ impl Servers {
         let (section, key) = rest.split_once('/').unwrap_or((rest, ""));
         let reply = match section {
             "data" => data(entry, key, request, &body, now),
-            "metadata" => metadata(entry, key, request, &body, now),
+            "metadata" => metadata(entry, key, request, &body, now, product),
             "delete" | "undelete" | "destroy" if request.writes() => versions(entry, section, key, &body, now),
             _ => VaultReply::missing(),
         };
@@ -112,7 +113,14 @@ fn write(entry: &mut Mount, key: &str, body: &Value, now: Timestamp) -> VaultRep
     VaultReply::data(&answer)
 }
 
-fn metadata(entry: &mut Mount, key: &str, request: &VaultRequest, body: &Value, now: Timestamp) -> VaultReply {
+fn metadata(
+    entry: &mut Mount,
+    key: &str,
+    request: &VaultRequest,
+    body: &Value,
+    now: Timestamp,
+    product: Product,
+) -> VaultReply {
     if request.lists() {
         let prefix = if key.is_empty() { String::new() } else { format!("{}/", key.trim_end_matches('/')) };
         let names: BTreeSet<String> = entry
@@ -124,7 +132,7 @@ fn metadata(entry: &mut Mount, key: &str, request: &VaultRequest, body: &Value, 
         return if names.is_empty() { VaultReply::missing() } else { VaultReply::data(&json!({ "keys": names })) };
     }
     match request.method.as_str() {
-        "GET" => entry.secrets.get(key).map_or_else(VaultReply::missing, describe_secret),
+        "GET" => entry.secrets.get(key).map_or_else(VaultReply::missing, |secret| describe_secret(secret, product)),
         "DELETE" => {
             entry.secrets.remove(key);
             VaultReply::empty()
@@ -133,6 +141,7 @@ fn metadata(entry: &mut Mount, key: &str, request: &VaultRequest, body: &Value, 
             let secret = entry.secrets.entry(key.to_owned()).or_default();
             secret.created_at.get_or_insert(now);
             secret.updated_at = Some(now);
+            secret.metadata_writes += 1;
             if let Some(required) = body.get("cas_required").and_then(Value::as_bool) {
                 secret.cas_required = required;
             }
@@ -145,14 +154,31 @@ fn metadata(entry: &mut Mount, key: &str, request: &VaultRequest, body: &Value, 
     }
 }
 
-fn describe_secret(secret: &Secret) -> VaultReply {
-    let versions: serde_json::Map<String, Value> =
-        secret.versions.iter().map(|(number, version)| (number.to_string(), describe(*number, version))).collect();
-    VaultReply::data(&json!({
-        "current_version": secret.current, "oldest_version": secret.versions.keys().next().copied().unwrap_or(0),
+fn describe_secret(secret: &Secret, product: Product) -> VaultReply {
+    let versions: serde_json::Map<String, Value> = secret
+        .versions
+        .iter()
+        .map(|(number, version)| {
+            let mut described = describe(*number, version);
+            if let Some(described) = described.as_object_mut() {
+                described.remove("version");
+                described.remove("custom_metadata");
+            }
+            (number.to_string(), described)
+        })
+        .collect();
+    // It counts from the first version that was dropped to make room.
+    let oldest = secret.versions.keys().next().copied().filter(|oldest| *oldest > 1).unwrap_or(0);
+    let mut described = json!({
+        "current_version": secret.current, "oldest_version": oldest,
         "created_time": secret.created_at, "updated_time": secret.updated_at, "cas_required": secret.cas_required,
         "custom_metadata": secret.custom, "delete_version_after": "0s", "max_versions": 0, "versions": versions
-    }))
+    });
+    if let (Product::OpenBao, Some(described)) = (product, described.as_object_mut()) {
+        described.insert("current_metadata_version".into(), json!(secret.metadata_writes));
+        described.insert("metadata_cas_required".into(), json!(false));
+    }
+    VaultReply::data(&described)
 }
 
 fn versions(entry: &mut Mount, what: &str, key: &str, body: &Value, now: Timestamp) -> VaultReply {
@@ -162,7 +188,7 @@ fn versions(entry: &mut Mount, what: &str, key: &str, body: &Value, now: Timesta
         .map(|items| items.iter().filter_map(Value::as_u64).collect())
         .unwrap_or_default();
     if asked.is_empty() {
-        return VaultReply::refuse(400, "No version number provided");
+        return VaultReply::refuse(400, "no version number provided");
     }
     if let Some(secret) = entry.secrets.get_mut(key) {
         for number in asked {

@@ -49,8 +49,10 @@ impl VaultRequest {
         if self.body.is_empty() {
             return Ok(json!({}));
         }
-        serde_json::from_slice(&self.body)
-            .map_err(|error| VaultReply::refuse(400, &format!("failed to parse JSON input: {error}")))
+        serde_json::from_slice(&self.body).map_err(|error| {
+            let why = if error.is_eof() { "unexpected EOF".to_owned() } else { error.to_string() };
+            VaultReply::refuse(400, &format!("failed to decode JSON input: {why}"))
+        })
     }
 
     pub(super) fn token(&self) -> Option<&str> {
@@ -92,19 +94,46 @@ impl VaultReply {
         Self::with(404, &json!({ "errors": [] }))
     }
 
-    /// 200 with `data`, in Vault's envelope.
-    pub(super) fn data(data: &Value) -> Self {
-        let mut envelope = json!({
+    /// 405 as the endpoints answer that are no paths of a backend: without a word.
+    pub(super) fn wrong_method() -> Self {
+        Self::with(405, &json!({ "errors": [] }))
+    }
+
+    fn envelope(data: &Value) -> Value {
+        json!({
             "request_id": "", "lease_id": "", "renewable": false, "lease_duration": 0,
             "data": data, "wrap_info": null, "warnings": null, "auth": null
-        });
-        // `sys/mounts` and its like repeat their data at the top level.
+        })
+    }
+
+    /// 200 with `data`, in Vault's envelope.
+    pub(super) fn data(data: &Value) -> Self {
+        Self::ok(&Self::envelope(data))
+    }
+
+    /// The same with the data repeated at the top level: mounts, auth methods, audit devices, capabilities and the old
+    /// path of policies have answered so since before there was an envelope.
+    pub(super) fn data_twice(data: &Value) -> Self {
+        let mut envelope = Self::envelope(data);
         if let (Some(envelope), Some(data)) = (envelope.as_object_mut(), data.as_object()) {
             for (name, value) in data {
                 envelope.entry(name.clone()).or_insert_with(|| value.clone());
             }
         }
         Self::ok(&envelope)
+    }
+
+    /// Gives an envelope its request id; whatever has none stays as it is.
+    pub(super) fn identified(mut self, id: &str) -> Self {
+        let empty = br#""request_id":"""#;
+        if self.body.windows(empty.len()).any(|part| part == empty)
+            && let Ok(Value::Object(mut body)) = serde_json::from_slice(&self.body)
+            && body.get("request_id") == Some(&json!(""))
+        {
+            body.insert("request_id".into(), json!(id));
+            self.body = Value::Object(body).to_string().into_bytes();
+        }
+        self
     }
 }
 

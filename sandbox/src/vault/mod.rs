@@ -8,6 +8,7 @@
 
 mod access;
 mod acl;
+mod declared;
 mod kubernetes_auth;
 mod kv;
 mod message;
@@ -24,6 +25,7 @@ mod tokens;
 #[cfg(test)]
 mod tests;
 
+pub use declared::declared_audits;
 pub use message::{Reviews, VaultReply, VaultRequest};
-pub use model::{ClusterSummary, Servers, VaultPod};
+pub use model::{ClusterSummary, Product, Servers, VaultPod};
 pub use stream::{Answer, StreamError, TlsIdentity, VaultBackend, stream};

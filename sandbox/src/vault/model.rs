@@ -14,11 +14,45 @@ pub(super) const JOIN_UNSEAL: Duration = Duration::from_secs(1);
 pub(super) const ACTIVATION: Duration = Duration::from_millis(200);
 /// How long the others take to notice that a leader is gone and to elect another.
 pub(super) const ELECTION: Duration = Duration::from_secs(2);
+/// Raft's log is not modelled: the place in it that every server says it has reached.
+pub(super) const RAFT_INDEX: u64 = 100;
 /// How long a joined server stays a non-voter at least (autopilot's server stabilisation time is 10 s).
 pub(super) const STABILISATION: Duration = Duration::from_secs(10);
 
+/// Which of the two products runs: they parted in a few answers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Product {
+    /// HashiCorp Vault.
+    #[default]
+    Vault,
+    /// OpenBao.
+    OpenBao,
+}
+
+impl Product {
+    /// By the name of the container image.
+    #[must_use]
+    pub fn of_image(image: &str) -> Self {
+        if image.contains("openbao") { Self::OpenBao } else { Self::Vault }
+    }
+
+    pub(super) fn version(self) -> &'static str {
+        match self {
+            Self::Vault => "1.20.4",
+            Self::OpenBao => "2.7.2",
+        }
+    }
+
+    pub(super) fn plugin_version(self) -> &'static str {
+        match self {
+            Self::Vault => "v1.20.4+builtin.vault",
+            Self::OpenBao => "v2.7.2+builtin.bao",
+        }
+    }
+}
+
 /// A server process: a pod on a volume.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VaultPod {
     /// The pod's uid: the process's identity.
     pub uid: String,
@@ -28,6 +62,12 @@ pub struct VaultPod {
     pub namespace: String,
     /// The volume it runs on (the PVC's uid, or the volume's id): the storage's identity.
     pub storage_id: String,
+    /// What its image says it is.
+    #[serde(default)]
+    pub product: Product,
+    /// Audit devices that its configuration declares: their names, and the files they write to.
+    #[serde(default)]
+    pub audits: BTreeMap<String, String>,
 }
 
 /// One cluster, as the world's listing shows it.
@@ -78,6 +118,9 @@ pub(super) struct Storage {
     pub(super) cluster: Option<String>,
     /// Raft was bootstrapped but the barrier never was: uninitialised, and init is refused for good.
     pub(super) half_made: bool,
+    /// The barrier was made and its seal's configuration never was: nothing but that can be said of it.
+    #[serde(default)]
+    pub(super) sealless: bool,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -102,11 +145,19 @@ pub(super) struct Token {
     pub(super) expires_at: Option<Timestamp>,
     pub(super) parent: Option<String>,
     pub(super) metadata: BTreeMap<String, String>,
+    /// Whom a login stands for.
+    #[serde(default)]
+    pub(super) entity_id: String,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Policy {
     pub(super) text: String,
+    /// How often it was written.
+    #[serde(default)]
+    pub(super) version: u64,
+    #[serde(default)]
+    pub(super) modified: Timestamp,
 }
 
 impl Policy {
@@ -138,6 +189,8 @@ pub(super) struct Secret {
     pub(super) created_at: Option<Timestamp>,
     pub(super) updated_at: Option<Timestamp>,
     pub(super) custom: Value,
+    #[serde(default)]
+    pub(super) metadata_writes: u64,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -281,6 +334,14 @@ impl Servers {
         }
     }
 
+    /// The state a server is left in when it is killed a moment later, between its keyring and its seal's configuration.
+    pub fn init_interrupted(&mut self, storage_id: &str) {
+        if let Some(storage) = self.storages.get_mut(storage_id).filter(|storage| storage.cluster.is_none()) {
+            storage.sealless = true;
+            self.touch_storage(storage_id);
+        }
+    }
+
     /// Every cluster, for the world's listing.
     #[must_use]
     pub fn summary(&self, now: Timestamp) -> Vec<ClusterSummary> {
@@ -333,6 +394,11 @@ impl Servers {
                 && self.pod_ready(storage_id)
         });
         found.map(|(storage_id, _)| storage_id.clone())
+    }
+
+    /// What the server on a storage is.
+    pub(super) fn product(&self, storage_id: &str) -> Product {
+        self.processes.get(storage_id).map(|process| process.pod.product).unwrap_or_default()
     }
 
     /// The cluster a storage holds data of.

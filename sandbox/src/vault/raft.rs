@@ -1,7 +1,7 @@
 //! Raft as it shows from outside: joining, membership, elections, stepping down, and the timers behind them.
 
 use super::message::{VaultReply, VaultRequest};
-use super::model::{ACTIVATION, ELECTION, Leader, Member, STABILISATION, SealState, Servers, later};
+use super::model::{ACTIVATION, ELECTION, Leader, Member, RAFT_INDEX, STABILISATION, SealState, Servers, later};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -116,14 +116,11 @@ impl Servers {
             return VaultReply::ok(&json!({ "joined": true }));
         }
         let text = |name: &str| body.get(name).and_then(Value::as_str).unwrap_or_default();
-        let refused = "failed to join raft cluster: failed to join any raft leader node";
         let challenge = "failed to join raft cluster: failed to get raft challenge";
         let address = text("leader_api_addr");
-        if address.is_empty() {
-            return VaultReply::refuse(500, refused);
-        }
-        if address.starts_with("https://") && text("leader_ca_cert").is_empty() {
-            return VaultReply::refuse(500, &format!("{challenge}: x509: certificate signed by unknown authority"));
+        // Without a CA the leader's certificate is not trusted; why a join failed, only the server's log says.
+        if address.is_empty() || address.starts_with("https://") && text("leader_ca_cert").is_empty() {
+            return VaultReply::refuse(500, challenge);
         }
         let leader = self.at_address(storage_id, address).map(|process| process.pod.storage_id.clone());
         let Some(cluster) = leader
@@ -144,9 +141,10 @@ impl Servers {
     pub(super) fn configuration(&self, storage_id: &str, now: Timestamp) -> VaultReply {
         let Some(cluster) = self.cluster_of(storage_id) else { return VaultReply::missing() };
         let leader = cluster.leader.as_ref().map(|leader| &leader.storage);
-        let servers: Vec<Value> = cluster
-            .members
-            .iter()
+        let mut members: Vec<(&String, &Member)> = cluster.members.iter().collect();
+        members.sort_by_key(|(_, member)| member.voter_at);
+        let servers: Vec<Value> = members
+            .into_iter()
             .map(|(storage, member)| {
                 json!({
                     "node_id": self.storages.get(storage).map(|storage| storage.node_id.clone()),
@@ -155,7 +153,7 @@ impl Servers {
                 })
             })
             .collect();
-        VaultReply::data(&json!({ "config": { "index": 0, "servers": servers } }))
+        VaultReply::data(&json!({ "config": { "index": RAFT_INDEX, "servers": servers } }))
     }
 
     pub(super) fn autopilot(&self, storage_id: &str, now: Timestamp) -> VaultReply {
@@ -169,12 +167,17 @@ impl Servers {
                 _ if member.voter_at <= now => "voter",
                 _ => "non-voter",
             };
+            let alive = self.pod_ready(storage);
             let entry = json!({
-                "id": node(storage), "address": member.address, "status": status, "healthy": self.pod_ready(storage)
+                "id": node(storage), "name": node(storage), "address": member.address, "status": status,
+                "healthy": alive, "node_status": if alive { "alive" } else { "failed" }, "node_type": "voter",
+                "last_contact": "0s", "last_term": 3, "last_index": RAFT_INDEX, "stable_since": member.voter_at,
+                "version": self.product(storage).version()
             });
             servers.insert(node(storage), entry);
         }
-        let voters: Vec<String> = cluster.voters(now).map(node).collect();
+        let mut voters: Vec<String> = cluster.voters(now).map(node).collect();
+        voters.sort_unstable();
         let alive = cluster.voters(now).filter(|storage| self.pod_ready(storage)).count();
         VaultReply::data(&json!({
             "healthy": cluster.members.keys().all(|storage| self.pod_ready(storage)),
@@ -194,10 +197,12 @@ impl Servers {
         let id = cluster.id.clone();
         let leader = cluster.leader.as_ref().map(|leader| leader.storage.clone());
         let named = |storage: &String| self.storages.get(storage).is_some_and(|found| found.node_id == wanted);
-        let found = cluster.members.keys().find(|storage| named(storage) && Some(*storage) != leader.as_ref());
-        let Some(storage) = found.cloned() else {
-            return VaultReply::refuse(500, "failed to remove peer: the server is not a removable member");
+        let Some(storage) = cluster.members.keys().find(|storage| named(storage)).cloned() else {
+            return VaultReply::empty();
         };
+        if Some(&storage) == leader.as_ref() {
+            return VaultReply::refuse(500, "failed to remove peer: this server does not let its leader be removed");
+        }
         if let Some(cluster) = self.clusters.get_mut(&id) {
             cluster.members.remove(&storage);
         }

@@ -2,7 +2,7 @@
 
 use super::access::Caller;
 use super::message::{Reviews, VaultReply, VaultRequest};
-use super::model::{Servers, later};
+use super::model::{Servers, digest, later};
 use jiff::Timestamp;
 use std::time::Duration;
 
@@ -18,6 +18,12 @@ impl Servers {
         now: Timestamp,
         reviews: &dyn Reviews,
     ) -> VaultReply {
+        // Told apart by moment and path: a read must not move the world's random numbers on.
+        let id = uuid_of(&format!("{storage_id} {now} {} {}", request.method, request.path));
+        self.route(storage_id, request, now, reviews).identified(&id)
+    }
+
+    fn route(&mut self, storage_id: &str, request: &VaultRequest, now: Timestamp, reviews: &dyn Reviews) -> VaultReply {
         self.advance(now);
         if !self.processes.contains_key(storage_id) {
             return VaultReply::refuse(503, "no server runs on this storage");
@@ -60,6 +66,14 @@ impl Servers {
         now: Timestamp,
     ) -> Option<VaultReply> {
         let write = request.writes();
+        if self.storages.get(storage_id).is_some_and(|storage| storage.sealless) {
+            let text = "core: barrier reports initialized but no seal configuration found";
+            let status = if path == "sys/init" && write { 400 } else { 500 };
+            return Some(match path {
+                "sys/health" => VaultReply::with(500, &serde_json::json!({ "errors": [] })),
+                _ => VaultReply::refuse(status, text),
+            });
+        }
         Some(match (path, request.method.as_str()) {
             ("sys/init", "GET") => VaultReply::ok(&serde_json::json!({ "initialized": self.initialized(storage_id) })),
             ("sys/init", _) if write => self.init(storage_id, request, now),
@@ -70,7 +84,7 @@ impl Servers {
             // OpenBao refuses these without a token unless the listener allows them.
             ("sys/generate-root/attempt" | "sys/rekey/init", _) => VaultReply::refuse(405, "unsupported operation"),
             ("sys/init" | "sys/seal-status" | "sys/health" | "sys/unseal" | "sys/storage/raft/join", _) => {
-                VaultReply::refuse(405, "unsupported operation")
+                VaultReply::wrong_method()
             }
             _ => return None,
         })
@@ -105,4 +119,11 @@ impl Servers {
             _ => self.secrets(storage_id, path, request, now),
         }
     }
+}
+
+/// The same id for the same seed, without a random number.
+pub(super) fn uuid_of(seed: &str) -> String {
+    let seed = digest(seed.as_bytes());
+    let part = |from: usize, to: usize| seed.get(from..to).unwrap_or_default();
+    [part(0, 8), part(8, 12), part(12, 16), part(16, 20), part(20, 32)].join("-")
 }

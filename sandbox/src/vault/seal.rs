@@ -2,7 +2,8 @@
 
 use super::message::{VaultReply, VaultRequest};
 use super::model::{
-    ACTIVATION, Cluster, JOIN_UNSEAL, Leader, Member, Policy, SealState, Servers, Token, digest, later,
+    ACTIVATION, Cluster, JOIN_UNSEAL, Leader, Member, Policy, Product, RAFT_INDEX, SealState, Servers, Token, digest,
+    later,
 };
 use super::{raft, shamir};
 use base64::Engine;
@@ -11,8 +12,8 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-const VERSION: &str = "2.7.2";
 const MIN_SHARE: usize = 16;
+const MAX_SHARE: usize = 33;
 
 pub(super) const DEFAULT_POLICY: &str = r#"
 path "auth/token/lookup-self" { capabilities = ["read"] }
@@ -45,16 +46,23 @@ impl Servers {
             Ok(body) => body,
             Err(reply) => return reply,
         };
-        for unsupported in ["pgp_keys", "root_token_pgp_key", "recovery_pgp_keys", "recovery_shares", "stored_shares"] {
-            if body.get(unsupported).is_some_and(|value| !value.is_null() && *value != json!(0)) {
-                return VaultReply::refuse(400, &format!("parameter {unsupported:?} is not supported by this server"));
-            }
-        }
         let number = |name: &str| body.get(name).and_then(Value::as_u64).and_then(|value| u8::try_from(value).ok());
         let shares = number("secret_shares").unwrap_or(0);
         let threshold = number("secret_threshold").unwrap_or(0);
         if let Some(text) = invalid_split(shares, threshold) {
             return VaultReply::refuse(400, text);
+        }
+        let keys = body.get("pgp_keys").and_then(Value::as_array).filter(|keys| !keys.is_empty());
+        if keys.is_some_and(|keys| keys.len() != usize::from(shares)) {
+            return VaultReply::refuse(
+                400,
+                "invalid seal configuration: count mismatch between number of provided PGP keys and number of shares",
+            );
+        }
+        for unsupported in ["pgp_keys", "root_token_pgp_key", "recovery_pgp_keys", "recovery_shares", "stored_shares"] {
+            if body.get(unsupported).is_some_and(|value| !value.is_null() && *value != json!(0)) {
+                return VaultReply::refuse(400, &format!("parameter {unsupported:?} is not supported by this server"));
+            }
         }
         self.found(storage_id, shares, threshold, now)
     }
@@ -78,6 +86,7 @@ impl Servers {
             expires_at: None,
             parent: None,
             metadata: BTreeMap::new(),
+            entity_id: String::new(),
         };
         let name = format!("vault-cluster-{}", id.get(..8).unwrap_or_default());
         let cluster = Cluster {
@@ -90,7 +99,7 @@ impl Servers {
             leader: None,
             election_at: now,
             tokens: BTreeMap::from([(digest(root.as_bytes()), token)]),
-            policies: BTreeMap::from([("default".to_owned(), Policy { text: DEFAULT_POLICY.into() })]),
+            policies: BTreeMap::from([("default".to_owned(), default_policy(now))]),
             mounts: BTreeMap::new(),
             auths: BTreeMap::new(),
             audits: BTreeMap::new(),
@@ -129,8 +138,11 @@ impl Servers {
         let Some(share) = hex::decode(text).ok().or_else(|| STANDARD.decode(text).ok()) else {
             return VaultReply::refuse(400, "'key' must be a valid hex or base64 string");
         };
-        if share.len() < MIN_SHARE || share.len() > 33 {
-            return VaultReply::refuse(400, "key is shorter than minimum 16 bytes, or longer than the maximum");
+        if share.len() < MIN_SHARE {
+            return VaultReply::refuse(400, "invalid key: key is shorter than minimum 16 bytes");
+        }
+        if share.len() > MAX_SHARE {
+            return VaultReply::refuse(400, "invalid key: key is longer than maximum 33 bytes");
         }
         let nonce = self.uuid();
         let Some(process) = self.processes.get_mut(storage_id) else { return VaultReply::missing() };
@@ -152,7 +164,8 @@ impl Servers {
         if !right {
             return VaultReply::refuse(
                 400,
-                "failed to decrypt encrypted stored keys: cipher: message authentication failed",
+                "unable to retrieve stored keys: invalid key: failed to decrypt keys from storage: cipher: message \
+                 authentication failed",
             );
         }
         self.open(storage_id, now);
@@ -205,15 +218,22 @@ impl Servers {
         let cluster = self.cluster_of(storage_id);
         let process = self.processes.get(storage_id);
         let sealed = self.sealed(storage_id);
+        let product = self.product(storage_id);
         let mut status = json!({
             "type": "shamir", "initialized": cluster.is_some(), "sealed": sealed,
             "t": cluster.map_or(0, |cluster| cluster.threshold),
             "n": cluster.map_or(0, |cluster| cluster.shares),
             "progress": process.map_or(0, |process| process.given.len()),
             "nonce": process.map_or("", |process| process.nonce.as_str()),
-            "version": VERSION, "build_date": "2026-09-01T00:00:00Z", "migration": false,
-            "recovery_seal": false, "storage_type": "raft"
+            "version": product.version(), "migration": false, "recovery_seal": false, "storage_type": "raft"
         });
+        let built = match product {
+            Product::Vault => "build_date",
+            Product::OpenBao => "commit_date",
+        };
+        if let Some(status) = status.as_object_mut() {
+            status.insert(built.into(), json!("2026-09-01T00:00:00Z"));
+        }
         if let (false, Some(cluster), Some(status)) = (sealed, cluster, status.as_object_mut()) {
             status.insert("cluster_name".into(), json!(cluster.name));
             status.insert("cluster_id".into(), json!(cluster.id));
@@ -235,11 +255,20 @@ impl Servers {
         };
         let asked = request.query.get(parameter).and_then(|code| code.parse::<u16>().ok());
         let status = asked.filter(|code| (100..600).contains(code)).unwrap_or(usual);
+        let product = self.product(storage_id);
+        let (performance, disaster) = match (product, sealed, active) {
+            (_, true, _) | (Product::OpenBao, false, false) => ("unknown", "unknown"),
+            (Product::OpenBao, false, true) => ("primary", "disabled"),
+            (Product::Vault, false, _) => ("disabled", "disabled"),
+        };
         let mut body = json!({
             "initialized": initialized, "sealed": sealed, "standby": !active,
-            "replication_performance_mode": "disabled", "replication_dr_mode": "disabled",
-            "server_time_utc": now.as_second(), "version": VERSION
+            "replication_performance_mode": performance, "replication_dr_mode": disaster,
+            "server_time_utc": now.as_second(), "version": product.version()
         });
+        if let (Product::Vault, Some(body)) = (product, body.as_object_mut()) {
+            body.insert("performance_standby".into(), json!(false));
+        }
         if let (false, Some(cluster), Some(body)) = (sealed, self.cluster_of(storage_id), body.as_object_mut()) {
             body.insert("cluster_name".into(), json!(cluster.name));
             body.insert("cluster_id".into(), json!(cluster.id));
@@ -249,14 +278,30 @@ impl Servers {
 
     pub(super) fn leader(&self, storage_id: &str, now: Timestamp) -> VaultReply {
         let leader = self.active_of(storage_id, now).and_then(|leader| self.processes.get(&leader));
-        VaultReply::ok(&json!({
-            "ha_enabled": true, "is_self": self.is_active(storage_id, now),
+        let active = self.is_active(storage_id, now);
+        let mut body = json!({
+            "ha_enabled": true, "is_self": active,
             "leader_address": leader.map(raft::api_address).unwrap_or_default(),
             "leader_cluster_address": leader.map(|leader| format!("https://{}", raft::cluster_address(leader)))
                 .unwrap_or_default(),
-            "performance_standby": false, "performance_standby_last_remote_wal": 0
-        }))
+            "raft_committed_index": RAFT_INDEX, "raft_applied_index": RAFT_INDEX
+        });
+        if let Some(body) = body.as_object_mut() {
+            if self.product(storage_id) == Product::Vault {
+                body.insert("performance_standby".into(), json!(false));
+                body.insert("performance_standby_last_remote_wal".into(), json!(0));
+            }
+            let since = self.cluster_of(storage_id).and_then(|cluster| cluster.leader.as_ref()).filter(|_| active);
+            if let Some(leader) = since {
+                body.insert("active_time".into(), json!(leader.active_at));
+            }
+        }
+        VaultReply::ok(&body)
     }
+}
+
+fn default_policy(now: Timestamp) -> Policy {
+    Policy { text: DEFAULT_POLICY.into(), version: 1, modified: now }
 }
 
 fn invalid_split(shares: u8, threshold: u8) -> Option<&'static str> {

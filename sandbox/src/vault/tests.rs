@@ -42,6 +42,7 @@ impl Bench {
             name: format!("vault-{ordinal}"),
             namespace: "platform-system".into(),
             storage_id: store(ordinal),
+            ..VaultPod::default()
         };
         self.servers.pod_started(pod, self.now);
     }
@@ -146,6 +147,22 @@ fn an_interrupted_bootstrap_refuses_every_init() {
     bench.servers.storage_deleted(&store(0), bench.now);
     bench.start(0, "b");
     bench.init();
+}
+
+/// Proves what a server says that was killed between its keyring and its seal's configuration.
+#[test]
+fn an_init_interrupted_later_leaves_no_seal() {
+    let mut bench = Bench::new();
+    bench.servers.init_interrupted(&store(0));
+    let init = json!({ "secret_shares": 5, "secret_threshold": 3 });
+    for (method, path, wanted) in [
+        ("GET", "sys/init", 500),
+        ("GET", "sys/seal-status", 500),
+        ("GET", "sys/health", 500),
+        ("PUT", "sys/init", 400),
+    ] {
+        assert_eq!(bench.send(0, method, path, "", &init).0, wanted, "{method} {path}");
+    }
 }
 
 /// Proves every health code and the query parameters that change it.

@@ -25,15 +25,17 @@ impl Servers {
         };
         let named = || body.get("token").and_then(Value::as_str).map(|token| digest(token.as_bytes()));
         match (rest, request.method.as_str()) {
-            (["lookup-self"], "GET") => describe(&caller.token, now),
+            (["lookup-self"], "GET") => describe(&caller.token, request.token().unwrap_or_default(), now),
             (["lookup"], _) if request.writes() => {
                 let found = named().and_then(|id| self.cluster_of(storage_id)?.tokens.get(&id).cloned());
-                found.map_or_else(|| VaultReply::refuse(403, "bad token"), |token| describe(&token, now))
+                let plain = body.get("token").and_then(Value::as_str).unwrap_or_default();
+                found.map_or_else(|| VaultReply::refuse(403, "bad token"), |token| describe(&token, plain, now))
             }
             (["renew-self"], _) if request.writes() => {
                 let expires_at = caller.token.expires_at.map(|_| later(now, DEFAULT_TTL));
                 self.change_token(storage_id, &caller.id, |token| token.expires_at = expires_at);
-                VaultReply::ok(&json!({ "auth": { "policies": caller.token.policies, "renewable": true } }))
+                let renewed = Token { expires_at, ..caller.token.clone() };
+                VaultReply::ok(&envelope(&renewed, request.token().unwrap_or_default(), now))
             }
             (["revoke-self"], _) if request.writes() => self.revoke(storage_id, &caller.id),
             (["revoke"], _) if request.writes() => match named() {
@@ -66,12 +68,16 @@ impl Servers {
         let token = Token {
             accessor: self.uuid(),
             policies,
-            display_name: body.get("display_name").and_then(Value::as_str).unwrap_or("token").to_owned(),
-            path: "auth/token/create".into(),
+            display_name: match body.get("display_name").and_then(Value::as_str).unwrap_or_default() {
+                "" => "token".to_owned(),
+                name => format!("token-{name}"),
+            },
+            path: if orphan { "auth/token/create-orphan" } else { "auth/token/create" }.into(),
             created_at: now,
             expires_at: lasts.map(|lasts| later(now, lasts)),
             parent: (!orphan).then(|| caller.id.clone()),
             metadata: BTreeMap::new(),
+            entity_id: String::new(),
         };
         self.issue(storage_id, token, now)
     }
@@ -79,20 +85,11 @@ impl Servers {
     /// Stores a new token and answers with it, once.
     pub(super) fn issue(&mut self, storage_id: &str, mut token: Token, now: Timestamp) -> VaultReply {
         if !token.policies.iter().any(|policy| policy == "default" || policy == "root") {
-            token.policies.insert(0, "default".into());
+            token.policies.push("default".into());
         }
+        token.policies.sort_unstable();
         let plain = format!("s.{}", data_encoding::BASE64URL_NOPAD.encode(&self.random_bytes(18)));
-        let seconds = token.expires_at.map_or(0, |at| at.as_second() - now.as_second());
-        let reply = json!({
-            "request_id": "", "lease_id": "", "renewable": false, "lease_duration": 0, "data": null, "warnings": null,
-            "wrap_info": null,
-            "auth": {
-                "client_token": plain, "accessor": token.accessor, "policies": token.policies,
-                "token_policies": token.policies, "metadata": token.metadata, "lease_duration": seconds,
-                "renewable": true, "entity_id": "", "token_type": "service", "orphan": token.parent.is_none(),
-                "mfa_requirement": null, "num_uses": 0
-            }
-        });
+        let reply = envelope(&token, &plain, now);
         let Some(id) = self.cluster_of(storage_id).map(|cluster| cluster.id.clone()) else {
             return VaultReply::missing();
         };
@@ -129,14 +126,41 @@ impl Servers {
     }
 }
 
-fn describe(token: &Token, now: Timestamp) -> VaultReply {
-    let seconds = token.expires_at.map_or(0, |at| at.as_second() - now.as_second());
-    VaultReply::data(&json!({
+/// A token as the call that makes or renews it answers.
+fn envelope(token: &Token, plain: &str, now: Timestamp) -> Value {
+    json!({
+        "request_id": "", "lease_id": "", "renewable": false, "lease_duration": 0, "data": null, "warnings": null,
+        "wrap_info": null,
+        "auth": {
+            "client_token": plain, "accessor": token.accessor, "policies": token.policies,
+            "token_policies": token.policies, "metadata": metadata(token), "lease_duration": left(token, now),
+            "renewable": true, "entity_id": token.entity_id, "token_type": "service", "orphan": token.parent.is_none(),
+            "mfa_requirement": null, "num_uses": 0
+        }
+    })
+}
+
+fn left(token: &Token, now: Timestamp) -> i64 {
+    token.expires_at.map_or(0, |at| at.as_second() - now.as_second())
+}
+
+fn metadata(token: &Token) -> Value {
+    if token.metadata.is_empty() { Value::Null } else { json!(token.metadata) }
+}
+
+fn describe(token: &Token, plain: &str, now: Timestamp) -> VaultReply {
+    let mut described = json!({
         "accessor": token.accessor, "creation_time": token.created_at.as_second(),
         "creation_ttl": token.expires_at.map_or(0, |at| at.as_second() - token.created_at.as_second()),
-        "display_name": token.display_name, "entity_id": "", "expire_time": token.expires_at,
-        "explicit_max_ttl": 0, "id": "", "meta": token.metadata, "num_uses": 0,
+        "display_name": token.display_name, "entity_id": token.entity_id, "expire_time": token.expires_at,
+        "explicit_max_ttl": 0, "id": plain, "meta": metadata(token), "num_uses": 0,
         "orphan": token.parent.is_none(), "path": token.path, "policies": token.policies,
-        "renewable": token.expires_at.is_some(), "ttl": seconds, "type": "service"
-    }))
+        "ttl": left(token, now), "type": "service"
+    });
+    // What never expires has no lease, and says nothing of one.
+    if let (Some(_), Some(described)) = (token.expires_at, described.as_object_mut()) {
+        described.insert("renewable".into(), json!(true));
+        described.insert("issue_time".into(), json!(token.created_at));
+    }
+    VaultReply::data(&described)
 }

@@ -202,6 +202,23 @@ impl OwnAccess {
     }
 }
 
+/// Policy and role are as declared, or cannot be written: what is wrong with the login lies elsewhere, or just there.
+fn refused(granted: bool) -> StepError {
+    let (why, remedy) = if granted {
+        (
+            "platflow's login to Vault is refused, though policy and role were written now",
+            "see in Vault's log why: it must reach the API server to review tokens, with the role system:auth-delegator, \
+             and the clocks must agree; then resume the run",
+        )
+    } else {
+        (
+            "platflow's login to Vault is refused, and no valid root token is on record",
+            "make a root token from three key shares (sys/generate-root), write policy and role again, revoke it",
+        )
+    };
+    StepError::needs_human(why).with_remedy(remedy).leaving(Residue::Present)
+}
+
 fn login_as(spec: &OwnAccessSpec) -> LoginAs {
     LoginAs {
         service_account: spec.service_account.clone(),
@@ -294,18 +311,13 @@ impl StepKind for OwnAccess {
         };
         let client = self.vaults.reach.client(&place.cluster)?;
         Self::account(spec).apply(&client, &spec.name, context).await?;
-        match self.vaults.root_session(&place, &context.environment_uid).await? {
-            Some(root) => self.grant(&root, spec, context).await?,
+        let root = self.vaults.root_session(&place, &context.environment_uid).await?;
+        match &root {
+            Some(root) => self.grant(root, spec, context).await?,
             None => tracing::debug!("no valid root token on record; the login alone decides"),
         }
         let Some(session) = self.own_session(&place, server, spec).await? else {
-            return Err(StepError::needs_human(
-                "platflow's login to Vault is refused, and no valid root token is on record",
-            )
-            .with_remedy(
-                "make a root token from three key shares (sys/generate-root), write policy and role again, revoke it",
-            )
-            .leaving(Residue::Present));
+            return Err(refused(root.is_some()));
         };
         let found = differences(&session, spec).await;
         session.close().await;

@@ -8,6 +8,9 @@ use kube::Api;
 use platflow_engine::failure::StepError;
 use serde_json::Value;
 
+/// How a server answers that was killed in its init after it had written its keyring, before its seal's configuration.
+const NO_SEAL: &str = "barrier reports initialized but no seal configuration found";
+
 /// One server's own account of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct SealStatus {
@@ -108,7 +111,15 @@ pub(super) fn not_running(pod: &Pod) -> Option<String> {
 impl Vaults {
     /// Asks one server.
     pub(super) async fn seal_status(&self, server: &VaultServer) -> Result<SealStatus, StepError> {
-        let reply = server.get("sys/seal-status").await?.success("reading the seal status")?;
+        let reply = server.get("sys/seal-status").await?;
+        if reply.status == 500 && reply.errors().contains(NO_SEAL) {
+            // It holds a keyring that nobody will ever open: initialised, its keys lost.
+            let (initialized, sealed, progress) = (true, true, 0);
+            let (cluster_id, cluster_name) = (None, None);
+            let pod = server.pod().to_owned();
+            return Ok(SealStatus { pod, initialized, sealed, progress, cluster_id, cluster_name });
+        }
+        let reply = reply.success("reading the seal status")?;
         status_of(server.pod(), &reply)
             .ok_or_else(|| StepError::transient(format!("{} answered no seal status", server.pod())))
     }

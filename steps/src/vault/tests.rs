@@ -1,9 +1,11 @@
 //! The kinds against simulated Vault servers, over real TLS and HTTP, in a cluster that is a map of objects.
 
 mod cluster;
+mod notes;
 
 use super::intent;
-use cluster::{Bench, Outcome};
+use cluster::Bench;
+use notes::Outcome;
 use platflow_engine::failure::ErrorClass;
 use platflow_engine::step::{Observation, UndoProgress};
 use secrecy::{ExposeSecret, SecretString};
@@ -69,6 +71,28 @@ async fn a_half_made_server_is_wiped_by_the_run_that_found_it_virgin() {
     let before = bench.claims();
     bench.interrupt_bootstrap();
     // The refusal comes in the attempt that journaled the volume; its notes are on record at the next one.
+    bench.run("vault.init").await.expect_done("vault.init");
+    assert_ne!(before["data-vault-0"], bench.claims()["data-vault-0"]);
+}
+
+/// Proves the same for a server that was killed after it had written its keyring: its first call found it virgin, and
+/// what it says then is no seal status at all.
+#[tokio::test]
+async fn a_server_without_its_seal_is_wiped_by_the_run_that_found_it_virgin() {
+    let bench = Bench::new();
+    bench.run("vault.install").await.expect_done("vault.install");
+    let before = bench.claims();
+    bench.lose_next_init();
+    bench.apply_once("vault.init").await.expect_err("the reply is lost");
+    bench.replace_storage("vault-0");
+    bench.interrupt_init();
+    let Outcome::Failed(error) = bench.run("vault.init").await else { panic!("another volume than it found virgin") };
+    assert_eq!((error.class, error.code.as_deref()), (ErrorClass::NeedsHuman, Some("LostKeys")));
+
+    let bench = Bench::new();
+    bench.run("vault.install").await.expect_done("vault.install");
+    bench.lose_request_of_next_init();
+    bench.apply_once("vault.init").await.expect_err("the server dies");
     bench.run("vault.init").await.expect_done("vault.init");
     assert_ne!(before["data-vault-0"], bench.claims()["data-vault-0"]);
 }

@@ -27,18 +27,28 @@ class Sandbox:
 
     def platflow(self, *arguments: str, check: bool = True, **options) -> subprocess.CompletedProcess[str]:
         """Runs the binary on this sandbox's state; its output is captured as text."""
-        environment = {
-            **os.environ,
-            "HOME": str(self.folder),
-            "XDG_CONFIG_HOME": str(self.folder / "config"),
-            "PLATFLOW_STATE": str(self.folder / "state"),
-            **options.pop("environment", {}),
-        }
+        environment = self.surroundings(options.pop("environment", {}))
         command = [str(binary()), *arguments]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, **options)
         if check and done.returncode != 0:
             raise RuntimeError(f"{' '.join(command)} exited {done.returncode}: {done.stderr.strip()}")
         return done
+
+    def surroundings(self, more: dict[str, str]) -> dict[str, str]:
+        """The environment of every command: this sandbox's state and a home of its own."""
+        return {
+            **os.environ,
+            "HOME": str(self.folder),
+            "XDG_CONFIG_HOME": str(self.folder / "config"),
+            "PLATFLOW_STATE": str(self.folder / "state"),
+            **more,
+        }
+
+    def start(self, *arguments: str, **options) -> subprocess.Popen[bytes]:
+        """Starts the binary and does not wait; its standard output is a pipe."""
+        command = [str(binary()), *arguments]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "stdin": subprocess.DEVNULL}
+        return subprocess.Popen(command, env=self.surroundings({}), **pipes, **options)
 
     def world(self) -> list[dict]:
         """Every resource of the simulated world."""

@@ -250,7 +250,20 @@ fn vault_of(look: &Look<'_>, key: &Key, pod: &Value) -> Option<VaultPod> {
         certificate,
         key: private,
         services,
+        image: text(list(pod, "/spec/containers").first()?, "/image").to_owned(),
+        configuration: configuration_of(look, key, pod),
     })
+}
+
+/// Everything that the mounted ConfigMaps say.
+fn configuration_of(look: &Look<'_>, key: &Key, pod: &Value) -> String {
+    list(pod, "/spec/volumes")
+        .iter()
+        .map(|volume| text(volume, "/configMap/name"))
+        .filter_map(|name| look.cluster.object(&Key::core("configmaps", &key.namespace, name)))
+        .filter_map(|map| object::map(&map, "/data").cloned())
+        .flat_map(|data| data.into_iter().filter_map(|(_, value)| value.as_str().map(str::to_owned)))
+        .collect()
 }
 
 fn tls_of(look: &Look<'_>, key: &Key, pod: &Value) -> (Option<String>, Option<String>) {

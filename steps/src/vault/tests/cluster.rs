@@ -1,5 +1,6 @@
 //! A cluster of maps: enough of an API server for the Vault kinds, with a StatefulSet that makes pods and claims at once.
 
+use super::notes::{Notes, Outcome};
 use crate::kubernetes::ClusterAccess;
 use crate::sealing::memory::Memory;
 use crate::sealing::{Keystore, Sealer};
@@ -10,7 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use kube::client::Body;
 use platflow_engine::clock::{Clock, after};
-use platflow_engine::context::{Context, StepGuard};
+use platflow_engine::context::Context;
 use platflow_engine::failure::StepError;
 use platflow_engine::kind::Catalog;
 use platflow_engine::name::{EnvironmentName, EnvironmentUid, KindName, RunId, StepName};
@@ -32,6 +33,7 @@ struct World {
     now: Timestamp,
     serial: u64,
     lose_init: bool,
+    kill_in_init: bool,
 }
 
 #[derive(Clone)]
@@ -111,7 +113,13 @@ impl World {
 
     fn start(&mut self, pod: &str, uid: &str) {
         let storage_id = self.storage(pod).expect("claim");
-        let pod = VaultPod { uid: uid.into(), name: pod.into(), namespace: NAMESPACE.into(), storage_id };
+        let pod = VaultPod {
+            uid: uid.into(),
+            name: pod.into(),
+            namespace: NAMESPACE.into(),
+            storage_id,
+            ..VaultPod::default()
+        };
         self.servers.pod_started(pod, self.now);
     }
 
@@ -199,6 +207,11 @@ impl VaultBackend for Shared {
         let mut world = self.0.lock().expect("lock");
         world.pass(50);
         let now = world.now;
+        let inits = request.path == "/v1/sys/init" && request.method != "GET";
+        if inits && std::mem::take(&mut world.kill_in_init) {
+            world.servers.init_interrupted(storage_id);
+            return Answer::Lost;
+        }
         let reply = world.servers.handle(storage_id, &request, now, &Jwt);
         let init = request.path == "/v1/sys/init" && request.method != "GET" && reply.status == 200;
         if init && std::mem::take(&mut world.lose_init) { Answer::Lost } else { Answer::Reply(reply) }
@@ -254,34 +267,6 @@ impl Clock for Shared {
     }
 }
 
-#[derive(Default)]
-struct Notes(Mutex<BTreeMap<(String, String), Value>>);
-
-#[async_trait]
-impl StepGuard for Notes {
-    async fn note(&self, step: &StepName, key: &str, value: Value) -> Result<(), StepError> {
-        self.0.lock().expect("lock").insert((step.to_string(), key.to_owned()), value);
-        Ok(())
-    }
-    fn lease_left(&self) -> Result<Duration, StepError> {
-        Ok(Duration::from_secs(20))
-    }
-}
-
-pub(super) enum Outcome {
-    Done(Value),
-    Failed(StepError),
-}
-
-impl Outcome {
-    pub(super) fn expect_done(self, kind: &str) -> Value {
-        match self {
-            Self::Done(outputs) => outputs,
-            Self::Failed(error) => panic!("{kind} failed: {error}"),
-        }
-    }
-}
-
 /// The kinds, the cluster, and the smallest engine that drives them.
 pub(super) struct Bench {
     world: Shared,
@@ -298,7 +283,14 @@ impl Bench {
     pub(super) fn new() -> Self {
         drop(rustls::crypto::ring::default_provider().install_default());
         let now = "2026-01-01T00:00:00Z".parse().expect("time");
-        let world = World { objects: BTreeMap::new(), servers: Servers::new(5), now, serial: 0, lose_init: false };
+        let world = World {
+            objects: BTreeMap::new(),
+            servers: Servers::new(5),
+            now,
+            serial: 0,
+            lose_init: false,
+            kill_in_init: false,
+        };
         let world = Shared(Arc::new(Mutex::new(world)));
         let second = tempfile::tempdir().expect("folder");
         let store = Arc::new(Memory::default());
@@ -453,10 +445,21 @@ impl Bench {
         self.world.0.lock().expect("lock").lose_init = true;
     }
 
+    /// The first server is killed in the middle of its next init.
+    pub(super) fn lose_request_of_next_init(&self) {
+        self.world.0.lock().expect("lock").kill_in_init = true;
+    }
+
     pub(super) fn interrupt_bootstrap(&self) {
         let mut world = self.world.0.lock().expect("lock");
         let storage = world.storage("vault-0").expect("storage");
         world.servers.bootstrap_interrupted(&storage);
+    }
+
+    pub(super) fn interrupt_init(&self) {
+        let mut world = self.world.0.lock().expect("lock");
+        let storage = world.storage("vault-0").expect("storage");
+        world.servers.init_interrupted(&storage);
     }
 
     /// The pod is deleted and comes back on the same volume, sealed.
