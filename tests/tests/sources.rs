@@ -98,7 +98,7 @@ fn left(world: &World) -> Vec<String> {
 fn a_rollback_does_not_need_the_address() {
     let server = Server::start();
     let source =
-        format!("argocd_source={{url: 'https://{}/install.yaml', sha256: {}}}", server.address, digest(MANIFEST));
+        format!("argocd_source={{url: 'https://{}/install.yaml', sha256: '{}'}}", server.address, digest(MANIFEST));
     let run = ["run", "deploy-aws-dev", "--sandbox", "--speed", FAST, "--set", &source];
 
     let stranger = TestEnvironment::new();
@@ -137,7 +137,7 @@ fn a_changed_manifest_does_not_hold_up_the_way_back() {
     let place = TestEnvironment::new();
     let file: PathBuf = place.path().join("install.yaml");
     std::fs::write(&file, MANIFEST).expect("a file");
-    let source = format!("argocd_source={{file: '{}', sha256: {}}}", file.display(), digest(MANIFEST));
+    let source = format!("argocd_source={{file: '{}', sha256: '{}'}}", file.display(), digest(MANIFEST));
     let mut going = place.start(&["run", "deploy-aws-dev", "--sandbox", "--speed", FAST, "--set", &source]);
     wait_for("argocd.install to be under way", LIMIT, || {
         going.ended().is_some() || !matches!(state_of(&place, "argocd.install").as_str(), "" | "pending")
