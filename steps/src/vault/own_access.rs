@@ -51,8 +51,7 @@ pub struct OwnAccessSpec {
     /// Mount of the Kubernetes auth method.
     #[serde(default = "default_auth")]
     pub kubernetes_auth_mount: String,
-    /// The workloads that may read the KV engine's secrets. They are let in here because the root token ends here: a later
-    /// change of the list needs a human with a new root token.
+    /// The workloads that may read the KV engine's secrets; a later change of the list needs a human with a root token.
     #[serde(default)]
     pub readers: Vec<Reader>,
 }
