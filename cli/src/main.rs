@@ -9,6 +9,8 @@ mod execution;
 mod failure;
 mod guests;
 mod identifiers;
+mod key_places;
+mod privacy;
 mod rehearsal;
 mod report;
 mod runbook;
@@ -53,6 +55,7 @@ fn start(arguments: Arguments) -> Result<ExitCode, CommandError> {
     }
     let settings = Settings::resolve(&arguments.global)?;
     log_to_stderr(&settings);
+    privacy::forbid_core_dumps();
     // One TLS provider for the whole process, before the first client is built.
     if rustls::crypto::ring::default_provider().install_default().is_err() {
         return Err(CommandError::new(ExitCode::Internal, "another TLS provider was installed first"));

@@ -29,6 +29,8 @@ pub(crate) struct Settings {
     pub(crate) recipients: Vec<String>,
     /// Where secrets that cannot be made again are kept a second time.
     pub(crate) second_key_store: PathBuf,
+    /// That place was named, not assumed.
+    pub(crate) second_key_store_named: bool,
     /// How long a lease lasts without renewal, in milliseconds; nothing for the store's default.
     pub(crate) lease_ms: Option<u64>,
     /// What stdout gets.
@@ -139,10 +141,9 @@ impl Settings {
             Some(path) => Identity::File(absolute(Path::new(&path))?),
             None => Identity::File(configuration_directory.join("identity.txt")),
         };
-        let second_key_store = match variable("PLATFLOW_SECOND_KEY_STORE") {
-            Some(path) => absolute(Path::new(&path))?,
-            None => configuration_directory.join("keys"),
-        };
+        let named = variable("PLATFLOW_SECOND_KEY_STORE").map(|path| absolute(Path::new(&path))).transpose()?;
+        let second_key_store_named = named.is_some();
+        let second_key_store = named.unwrap_or_else(|| configuration_directory.join("keys"));
         let recipients = variable("PLATFLOW_RECIPIENTS")
             .map(|text| text.split([',', ' ']).filter(|part| !part.is_empty()).map(str::to_owned).collect())
             .unwrap_or_default();
@@ -159,6 +160,7 @@ impl Settings {
             identity,
             recipients,
             second_key_store,
+            second_key_store_named,
             lease_ms,
             output: global.output.unwrap_or(OutputFormat::Text),
             terminal: Terminal { live, colour, width },

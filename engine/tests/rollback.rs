@@ -2,21 +2,24 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
+use async_trait::async_trait;
+use platflow_engine::context::Context;
 use platflow_engine::drive::DriveOutcome;
 use platflow_engine::event::{Direction, Ending, ParkReason};
-use platflow_engine::failure::{ErrorClass, Residue};
+use platflow_engine::failure::{ErrorClass, Residue, StepError};
 use platflow_engine::graph::{Graph, GraphError};
 use platflow_engine::model::generate::{self, step};
 use platflow_engine::model::kinds::Habit;
 use platflow_engine::model::sweep::backward;
 use platflow_engine::model::trial::{End, Trial};
-use platflow_engine::model::world::Fault;
-use platflow_engine::name::{RunId, StepName};
+use platflow_engine::model::world::{Fault, Moment};
+use platflow_engine::name::{KindName, RunId, StepName};
 use platflow_engine::plan::{OnFailure, Plan};
 use platflow_engine::status;
-use platflow_engine::step::UndoPlan;
-use serde_json::json;
+use platflow_engine::step::{Known, Observation, Progress, Step, UndoPlan, UndoProgress};
+use serde_json::{Value, json};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
@@ -208,6 +211,62 @@ fn going_along_never_holds_a_rollback_up() {
             assert_eq!(end, End::Outcome(DriveOutcome::Finished(Ending::RolledBack)));
             assert_eq!(trial.world.populated(), Vec::<StepName>::new());
             assert_eq!(trial.world.violations(), Vec::<String>::new());
+        });
+    }
+}
+
+/// A kind that cannot be looked at any more, as one whose pinned manifest is another by now.
+struct Unlookable {
+    inner: Arc<dyn Step>,
+    shut: Arc<AtomicBool>,
+}
+
+#[async_trait]
+impl Step for Unlookable {
+    async fn observe(&self, spec: &Value, known: &Known, context: &Context) -> Result<Observation, StepError> {
+        if self.shut.load(Ordering::SeqCst) {
+            return Err(StepError::permanent("it is another by now"));
+        }
+        self.inner.observe(spec, known, context).await
+    }
+    async fn apply(
+        &self,
+        spec: &Value,
+        seen: &Observation,
+        known: &Known,
+        context: &Context,
+    ) -> Result<Progress, StepError> {
+        self.inner.apply(spec, seen, known, context).await
+    }
+    async fn undo(&self, spec: &Value, known: &Known, context: &Context) -> Result<UndoProgress, StepError> {
+        self.inner.undo(spec, known, context).await
+    }
+}
+
+/// Proves that a rollback takes away what an interrupted call made although no look at it can succeed any more: not at once,
+/// as reads may be late, but when an absence may be believed.
+#[test]
+fn what_can_never_be_looked_at_again_is_undone_all_the_same() {
+    for habit in [Habit::Token, Habit::Slow, Habit::Plain] {
+        block_on(async {
+            let mut trial = trial();
+            let plan = generate::plan(vec![step("only", habit, json!({}), &[]).unwrap()]).unwrap();
+            let kind = KindName::new(habit.kind()).unwrap();
+            let (inner, shut) = (trial.engine.catalog.step(&kind).unwrap(), Arc::new(AtomicBool::new(false)));
+            let description = trial.engine.catalog.description(&kind).unwrap().clone();
+            trial.engine.catalog.insert(description, Arc::new(Unlookable { inner, shut: Arc::clone(&shut) }));
+            trial.world.die_at(1, Moment::After);
+            assert_eq!(trial.run(&id(), &plan, OnFailure::Park).await.unwrap(), End::Died, "{habit:?}");
+            assert_eq!(trial.world.populated(), vec![name("only")], "{habit:?}");
+            trial.world.heal();
+            trial.journal.revive();
+            shut.store(true, Ordering::SeqCst);
+            let died = trial.engine.clock.now();
+            let end = trial.resume(&id(), Some(backward())).await.unwrap();
+            assert_eq!(end, End::Outcome(DriveOutcome::Finished(Ending::RolledBack)), "{habit:?}");
+            assert_eq!(trial.world.populated(), Vec::<StepName>::new(), "{habit:?}");
+            let waited = trial.engine.clock.now().duration_since(died).as_secs();
+            assert!(waited >= 60, "{habit:?}: reads may be late by more than {waited} s");
         });
     }
 }

@@ -152,8 +152,7 @@ struct Survey<'a> {
 
 impl Survey<'_> {
     async fn all(&self) -> Result<BTreeMap<StepName, Verdict>, CommandError> {
-        let graph = Graph::new(&Arc::new(self.plan.clone()))
-            .map_err(|error| CommandError::usage(error.to_string()))?;
+        let graph = Graph::new(&Arc::new(self.plan.clone())).map_err(|error| CommandError::usage(error.to_string()))?;
         let mut seen = Seen::default();
         let mut verdicts: BTreeMap<StepName, Verdict> = BTreeMap::new();
         let layers: Vec<Vec<StepIndex>> = graph.layers().into_values().collect();

@@ -6,7 +6,8 @@ use crate::execution::{self, Relay};
 use crate::failure::{CommandError, ExitCode};
 use crate::settings::Settings;
 use crate::views::output;
-use crate::wiring;
+use crate::{key_places, wiring};
+use platflow_engine::fold::Run;
 use platflow_engine::journal::{Journal, RunStatus};
 use std::sync::Arc;
 
@@ -17,13 +18,21 @@ use std::sync::Arc;
 pub(crate) async fn execute(arguments: Resume, settings: &Settings) -> Result<ExitCode, CommandError> {
     let store = wiring::open_store(settings)?;
     let id = store.find(&arguments.run.run).await.map_err(wiring::journal_error)?;
-    let summary = store.load(&id).await.map_err(wiring::journal_error)?.summary;
+    let loaded = store.load(&id).await.map_err(wiring::journal_error)?;
+    let summary = loaded.summary.clone();
     match summary.status {
         RunStatus::Done | RunStatus::RolledBack | RunStatus::Abandoned => {
             output::note(&format!("run {id} is {}: there is nothing to resume", summary.status.as_str()));
             return Ok(ExitCode::Done);
         }
         RunStatus::Running | RunStatus::Parked | RunStatus::RollingBack => {}
+    }
+    let run = Run::load(loaded).map_err(|error| execution::drive_error(error.into()))?;
+    // The way back makes no keys, and is not refused for where they would go.
+    if !run.state.is_backward() {
+        let row = store.environment(&summary.environment).await.map_err(wiring::journal_error)?;
+        let names = [summary.workflow.as_str(), summary.environment.as_str()];
+        key_places::check(settings, row.as_ref(), names, run.steps().map(|(step, _)| step))?;
     }
     let (connection, _) = connection::connect(settings, &store, &summary.environment, &Wanted::default()).await?;
     let relay = Arc::new(Relay::default());

@@ -5,7 +5,8 @@ use crate::connection::{self, Wanted};
 use crate::execution::{self, Relay};
 use crate::failure::{CommandError, ExitCode};
 use crate::settings::Settings;
-use crate::{identifiers, runbook, sandbox_host, wiring};
+use crate::views::output;
+use crate::{identifiers, key_places, runbook, sandbox_host, wiring};
 use platflow_engine::drive::StartRun;
 use platflow_engine::journal::{EnvironmentRow, Journal, JournalError};
 use platflow_engine::plan::OnFailure;
@@ -25,9 +26,16 @@ pub(crate) async fn execute(arguments: Run, settings: &Settings) -> Result<ExitC
     let compiled = runbook::load(&arguments.workflow, &descriptions, settings, on_failure)?;
     let wanted = Wanted { account: arguments.workflow.account.clone(), region: arguments.workflow.region.clone() };
     let store = wiring::open_store(settings)?;
+    let plan = &compiled.plan;
+    let known = store.environment(&plan.environment).await.map_err(wiring::journal_error)?;
+    let names = [plan.workflow.as_str(), plan.environment.as_str()];
+    let warning = key_places::check(settings, known.as_ref(), names, plan.steps.iter())?;
     let (connection, row) = connection::connect(settings, &store, &compiled.plan.environment, &wanted).await?;
     if let Some(row) = &row {
         refuse_held(&store, row).await?;
+    }
+    if let Some(warning) = warning {
+        output::note(&warning);
     }
     for rule in &arguments.sandbox_fault {
         sandbox_host::fault(settings, rule).await?;

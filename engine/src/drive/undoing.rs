@@ -108,6 +108,12 @@ impl Attempt {
             Err(error) if error.terminal => None,
             // What nobody can look at, its undo decides about by its own means.
             Err(error) if error.class == ErrorClass::NeedsHuman => None,
+            // A look that can never succeed (the manifest is another by now) must not keep the undo away for good; but its
+            // own means are reads too, so it comes when an absence may be believed.
+            Err(error) if error.class == ErrorClass::Permanent => {
+                let reason = format!("it cannot be looked at ({}); waiting until reads are settled", error.message);
+                Some(Outcome::Settling { reason, poll_at: end, end })
+            }
             Err(error) => Some(failed(error)),
         }
     }

@@ -104,6 +104,9 @@ impl StepKind for InstallKind {
         context: &Context,
     ) -> Result<Made<InstallOutputs>, StepError> {
         let ready = self.0.ready(&spec.cluster, &spec.namespace, &spec.source, objects(record), context).await?;
+        if !spec.source.embedded {
+            ready.bundle.announce(&record.notes, context).await?;
+        }
         let made = ready.bundle.apply(&ready.api, &ready.recorded, true).await?;
         if matches!(made, Made::Done(_)) && !started(&ready.api, &spec.namespace).await? {
             return Ok(Made::Waiting { reason: FIRST_START.to_owned(), poll_in: POLL, budget: BUDGET });
@@ -117,9 +120,9 @@ impl StepKind for InstallKind {
         record: &Record<InstallOutputs>,
         context: &Context,
     ) -> Result<UndoProgress, StepError> {
-        let ready = self.0.ready(&spec.cluster, &spec.namespace, &spec.source, objects(record), context).await?;
-        let bundle = ready.bundle.with_recorded(&ready.recorded);
-        let progress = bundle.remove(&ready.api, &ready.recorded).await?;
+        let on_record = (objects(record), &record.notes);
+        let ready = self.0.remains(&spec.cluster, &spec.namespace, &spec.source, on_record, context).await?;
+        let progress = ready.bundle.remove(&ready.api, &ready.recorded).await?;
         // What our installation made for itself; another's is not touched.
         if matches!(progress, UndoProgress::Gone { .. }) && record.outputs.is_some() {
             for name in ["argocd-initial-admin-secret", "argocd-redis"] {

@@ -121,6 +121,9 @@ impl StepKind for InstallKind {
         context: &Context,
     ) -> Result<Made<InstallOutputs>, StepError> {
         let ready = self.0.ready(&spec.cluster, &spec.namespace, &spec.source, objects(record), context).await?;
+        if !spec.source.embedded {
+            ready.bundle.announce(&record.notes, context).await?;
+        }
         let made = ready.bundle.apply(&ready.api, &ready.recorded, true).await?;
         if matches!(made, Made::Done(_))
             && let Some(reason) = webhook_missing(&ready.api, &spec.namespace).await?
@@ -136,7 +139,8 @@ impl StepKind for InstallKind {
         record: &Record<InstallOutputs>,
         context: &Context,
     ) -> Result<UndoProgress, StepError> {
-        let ready = self.0.ready(&spec.cluster, &spec.namespace, &spec.source, objects(record), context).await?;
-        ready.bundle.with_recorded(&ready.recorded).remove(&ready.api, &ready.recorded).await
+        let on_record = (objects(record), &record.notes);
+        let ready = self.0.remains(&spec.cluster, &spec.namespace, &spec.source, on_record, context).await?;
+        ready.bundle.remove(&ready.api, &ready.recorded).await
     }
 }

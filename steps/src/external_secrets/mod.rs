@@ -35,9 +35,7 @@ pub fn register(catalog: &mut Catalog, clients: &Arc<Clients>, keystore: &Arc<Ke
         versioned_by: "external-secrets",
     };
     contract::register(catalog, Honest(install::InstallKind(installation)))?;
+    contract::register(catalog, Honest(store::StoreKind { clients: Arc::clone(clients) }))?;
     let vaults = Vaults::new(Arc::clone(clients) as _, Arc::clone(keystore));
-    let shared = || (Arc::clone(clients), vaults.clone());
-    let (clients, vaults) = shared();
-    contract::register(catalog, Honest(store::StoreKind { clients: Arc::clone(&clients), vaults: vaults.clone() }))?;
-    contract::register(catalog, Honest(canary::CanaryKind { clients, vaults }))
+    contract::register(catalog, Honest(canary::CanaryKind { clients: Arc::clone(clients), vaults }))
 }

@@ -1,7 +1,7 @@
 //! `kubernetes.apply`: any manifests, by server-side apply, with the waits that make "done" mean done.
 
 use super::api::Api;
-use super::bundle::{Bundle, ObjectOutput, recorded};
+use super::bundle::{Bundle, ObjectOutput, recorded, recorded_or_announced};
 use super::clients::{Clients, ClusterAccess};
 use super::documents;
 use super::sources::{Source, Sources};
@@ -71,7 +71,16 @@ pub(super) struct ApplyKind {
 
 impl ApplyKind {
     async fn bundle(&self, api: &Api<'_>, spec: &ApplySpec) -> Result<Bundle, StepError> {
-        let found = match (&spec.manifests, &spec.yaml, &spec.source) {
+        Self::prepared(api, spec, self.objects(spec).await?).await
+    }
+
+    async fn prepared(api: &Api<'_>, spec: &ApplySpec, found: Vec<Value>) -> Result<Bundle, StepError> {
+        let replace = spec.replace_namespace.as_ref().map(|replace| (replace.from.as_str(), replace.to.as_str()));
+        Bundle::prepare(api, found, spec.namespace.as_deref(), replace).await
+    }
+
+    async fn objects(&self, spec: &ApplySpec) -> Result<Vec<Value>, StepError> {
+        Ok(match (&spec.manifests, &spec.yaml, &spec.source) {
             (Some(objects), None, None) => {
                 let mut found = Vec::new();
                 for (index, object) in objects.iter().enumerate() {
@@ -85,9 +94,7 @@ impl ApplyKind {
                 let text = "exactly one of manifests, yaml and source is wanted";
                 return Err(StepError::permanent(text).leaving(Residue::None));
             }
-        };
-        let replace = spec.replace_namespace.as_ref().map(|replace| (replace.from.as_str(), replace.to.as_str()));
-        Bundle::prepare(api, found, spec.namespace.as_deref(), replace).await
+        })
     }
 }
 
@@ -125,6 +132,9 @@ impl StepKind for ApplyKind {
         let api = Api::new(&self.clients, &spec.cluster, context)?;
         let bundle = self.bundle(&api, spec).await?;
         let known = recorded(record.outputs.as_ref().map(|outputs| outputs.objects.as_slice()));
+        if spec.source.is_some() {
+            bundle.announce(&record.notes, context).await?;
+        }
         Ok(bundle.apply(&api, &known, spec.wait).await?.map(|objects| ApplyOutputs { objects }))
     }
 
@@ -135,8 +145,12 @@ impl StepKind for ApplyKind {
         context: &Context,
     ) -> Result<UndoProgress, StepError> {
         let api = Api::new(&self.clients, &spec.cluster, context)?;
-        let bundle = self.bundle(&api, spec).await?;
-        let known = recorded(record.outputs.as_ref().map(|outputs| outputs.objects.as_slice()));
-        bundle.with_recorded(&known).remove(&api, &known).await
+        let objects = record.outputs.as_ref().map(|outputs| outputs.objects.as_slice());
+        let known = recorded_or_announced(objects, &record.notes)?;
+        let found = match &spec.source {
+            Some(source) => self.sources.for_undo(source, None, !known.is_empty()).await,
+            None => self.objects(spec).await?,
+        };
+        Self::prepared(&api, spec, found).await?.with_recorded(&known).remove(&api, &known).await
     }
 }

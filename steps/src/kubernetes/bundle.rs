@@ -8,6 +8,7 @@ use super::objects::{self, Removal, Standing, foreign, holding, items, replaceme
 use super::rollout::{Rollout, rollout};
 use crate::contract::{Made, Seen};
 use futures::{StreamExt, TryStreamExt};
+use platflow_engine::context::Context;
 use platflow_engine::failure::{ErrorClass, Residue, StepError};
 use platflow_engine::step::{Difference, Ownership, UndoProgress};
 use schemars::JsonSchema;
@@ -82,6 +83,25 @@ pub(crate) fn recorded(outputs: Option<&[ObjectOutput]>) -> Recorded {
     outputs.unwrap_or_default().iter().map(|output| (output.key(), output.uid.clone())).collect()
 }
 
+/// The note of what is about to be applied.
+const ANNOUNCED: &str = "objects";
+
+/// All that may be there: the objects on record, and those that an attempt was about to apply. Uids of the latter are
+/// unknown: their labels decide.
+pub(crate) fn recorded_or_announced(
+    outputs: Option<&[ObjectOutput]>,
+    notes: &BTreeMap<String, Value>,
+) -> Result<Recorded, StepError> {
+    let mut all = Recorded::new();
+    if let Some(note) = notes.get(ANNOUNCED) {
+        let announced = Vec::<ObjectOutput>::deserialize(note)
+            .map_err(|error| StepError::needs_human(format!("the note of what was applied cannot be read: {error}")))?;
+        all.extend(recorded(Some(&announced)));
+    }
+    all.extend(recorded(outputs));
+    Ok(all)
+}
+
 /// Objects in the order of their application.
 #[derive(Debug)]
 pub(crate) struct Bundle {
@@ -138,12 +158,22 @@ impl Bundle {
 
     /// The bundle and whatever else is on record: an edited manifest must not leave the old one's objects behind.
     pub(crate) fn with_recorded(mut self, recorded: &Recorded) -> Self {
-        for key in recorded.keys() {
-            if self.items.iter().all(|(other, _)| other != key) {
-                self.items.push((key.clone(), json!({"apiVersion": key.api_version, "kind": key.kind})));
-            }
-        }
+        let missing = recorded.keys().filter(|key| self.items.iter().all(|(other, _)| other != *key));
+        let mut more: Vec<(ObjectKey, Value)> =
+            missing.map(|key| (key.clone(), json!({"apiVersion": key.api_version, "kind": key.kind}))).collect();
+        // The record may be all there is: what is taken away in reverse must be in the order of application.
+        more.sort_by_key(|(_, object)| documents::rank(object));
+        self.items.append(&mut more);
         self
+    }
+
+    /// Notes what is about to be applied, before any of it is, so that an undo knows it whatever became of the source.
+    pub(crate) async fn announce(&self, notes: &BTreeMap<String, Value>, context: &Context) -> Result<(), StepError> {
+        let all: Vec<ObjectOutput> = self.items.iter().map(|(key, _)| output(key, "")).collect();
+        let all = serde_json::to_value(&all).map_err(|error| {
+            StepError::permanent(format!("the list of objects cannot be written: {error}")).leaving(Residue::None)
+        })?;
+        if notes.get(ANNOUNCED) == Some(&all) { Ok(()) } else { context.note(ANNOUNCED, all).await }
     }
 
     /// Looks at every object.
@@ -273,7 +303,7 @@ impl Bundle {
                 let propagation = if is_workload(key) { "Foreground" } else { "Background" };
                 match objects::remove(api, key, recorded.get(key).map(String::as_str), propagation).await? {
                     Removal::Gone(proof) => evidence.push(proof),
-                    Removal::Going(reason) => going = going.or(Some(self.explained(api, key, reason).await?)),
+                    Removal::Going(reason) => going = going.or(Some(explained(api, key, reason).await?)),
                 }
             }
             if let Some(reason) = going {
@@ -282,24 +312,25 @@ impl Bundle {
         }
         Ok(UndoProgress::Gone { evidence: evidence.join("; ") })
     }
+}
 
-    /// A definition's own conditions never name the instance that holds it: look for it.
-    async fn explained(&self, api: &Api<'_>, key: &ObjectKey, reason: String) -> Result<String, StepError> {
-        let object = self.items.iter().find(|(other, _)| other == key).map(|(_, object)| object);
-        let Some(object) = object.filter(|_| key.kind == "CustomResourceDefinition") else { return Ok(reason) };
-        for ((api_version, kind), _) in definitions(object) {
-            for instance in api.list(&api_version, &kind, None, "").await? {
-                let finalizers: Vec<&str> =
-                    items(&instance, "/metadata/finalizers").iter().filter_map(Value::as_str).collect();
-                if !finalizers.is_empty() {
-                    let place =
-                        format!("{}/{}", text(&instance, "/metadata/namespace"), text(&instance, "/metadata/name"));
-                    return Ok(format!("{reason}: {kind} {place} is held by finalizer {}", finalizers.join(", ")));
-                }
+/// A definition's own conditions never name the instance that holds it: look for it.
+async fn explained(api: &Api<'_>, key: &ObjectKey, reason: String) -> Result<String, StepError> {
+    if key.kind != "CustomResourceDefinition" {
+        return Ok(reason);
+    }
+    let Some(stored) = api.get(key).await? else { return Ok(reason) };
+    for ((api_version, kind), _) in definitions(&stored) {
+        for instance in api.list(&api_version, &kind, None, "").await? {
+            let finalizers: Vec<&str> =
+                items(&instance, "/metadata/finalizers").iter().filter_map(Value::as_str).collect();
+            if !finalizers.is_empty() {
+                let place = format!("{}/{}", text(&instance, "/metadata/namespace"), text(&instance, "/metadata/name"));
+                return Ok(format!("{reason}: {kind} {place} is held by finalizer {}", finalizers.join(", ")));
             }
         }
-        Ok(reason)
     }
+    Ok(reason)
 }
 
 const LAST_WAVE: usize = 4;

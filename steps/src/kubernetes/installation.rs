@@ -1,13 +1,14 @@
 //! What Argo CD and the External Secrets Operator have in common: a bundle from a source, put into a namespace.
 
 use super::api::Api;
-use super::bundle::{Bundle, ObjectOutput, Recorded, recorded};
+use super::bundle::{Bundle, ObjectOutput, Recorded, recorded, recorded_or_announced};
 use super::clients::{Clients, ClusterAccess};
 use super::objects::{items, text};
 use super::sources::{Source, Sources};
 use platflow_engine::context::Context;
 use platflow_engine::failure::StepError;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// A project that is installed from one manifest.
@@ -46,6 +47,24 @@ impl Installation {
         let replace = Some((self.upstream_namespace, namespace));
         let bundle = Bundle::prepare(&api, found, Some(namespace), replace).await?;
         Ok(Ready { api, bundle, recorded: recorded(objects), version })
+    }
+
+    /// What there may be to take away. It needs no source: by then that may be gone, or be another.
+    pub(crate) async fn remains<'a>(
+        &'a self,
+        cluster: &'a ClusterAccess,
+        namespace: &str,
+        source: &Source,
+        on_record: (Option<&[ObjectOutput]>, &BTreeMap<String, Value>),
+        context: &'a Context,
+    ) -> Result<Ready<'a>, StepError> {
+        let (objects, notes) = on_record;
+        let api = Api::new(&self.clients, cluster, context)?;
+        let recorded = recorded_or_announced(objects, notes)?;
+        let found = self.sources.for_undo(source, Some(self.embedded), !recorded.is_empty()).await;
+        let replace = Some((self.upstream_namespace, namespace));
+        let bundle = Bundle::prepare(&api, found, Some(namespace), replace).await?.with_recorded(&recorded);
+        Ok(Ready { api, bundle, recorded, version: String::new() })
     }
 }
 

@@ -10,6 +10,9 @@ mod clients;
 mod clusterwide;
 mod difference;
 pub(crate) mod documents;
+mod download;
+#[cfg(test)]
+mod download_tests;
 pub(crate) mod failure;
 mod guests;
 pub(crate) mod installation;

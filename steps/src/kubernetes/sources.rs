@@ -1,6 +1,7 @@
 //! Where manifests come from: a URL pinned by digest, a file, or what ships with the binary. Read once per process.
 
 use super::documents;
+use super::download::Download;
 use platflow_engine::failure::{Residue, StepError};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -9,10 +10,6 @@ use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
-
-const FETCH_TIMEOUT: Duration = Duration::from_secs(60);
-const MAX_BYTES: usize = 32 << 20;
 
 /// Where a manifest comes from: exactly one of `url`, `file` and `embedded`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
@@ -36,6 +33,7 @@ pub struct Source {
 #[derive(Debug, Default)]
 pub(crate) struct Sources {
     read: Mutex<HashMap<Source, Arc<Vec<Value>>>>,
+    download: Download,
 }
 
 fn refused(what: impl Into<String>) -> StepError {
@@ -49,7 +47,10 @@ impl Sources {
             return Ok(Arc::clone(known));
         }
         let bytes = match (&source.url, &source.file, source.embedded) {
-            (Some(url), None, false) => fetch(url, source.sha256.is_some()).await?,
+            (Some(url), None, false) if source.sha256.is_none() => {
+                return Err(refused(format!("{url} is not pinned: name the sha256 of its content")));
+            }
+            (Some(url), None, false) => self.download.bytes(url).await?,
             (None, Some(path), false) => {
                 let read = tokio::fs::read(path).await;
                 read.map_err(|error| refused(format!("{} cannot be read: {error}", path.display())))?
@@ -71,6 +72,28 @@ impl Sources {
         }
         Ok(objects)
     }
+
+    /// The objects of a source for whoever takes them away: what can be had of them. With a list of them on record an
+    /// address is not even asked, and where nothing is on record nothing was applied; so a source that has vanished or
+    /// changed keeps nobody from a rollback.
+    pub(crate) async fn for_undo(&self, source: &Source, embedded: Option<&str>, on_record: bool) -> Vec<Value> {
+        if on_record && source.url.is_some() {
+            return Vec::new();
+        }
+        match self.objects(source, embedded).await {
+            Ok(objects) => objects.to_vec(),
+            Err(error) => {
+                tracing::info!(%error, "what is on record is taken away without its source");
+                Vec::new()
+            }
+        }
+    }
+
+    /// Trusts one more CA: that of a test's server.
+    #[cfg(test)]
+    pub(super) fn trusting(certificate: &[u8]) -> Self {
+        Self { download: Download::trusting(certificate), ..Self::default() }
+    }
 }
 
 fn check(source: &Source, bytes: &[u8]) -> Result<(), StepError> {
@@ -82,36 +105,6 @@ fn check(source: &Source, bytes: &[u8]) -> Result<(), StepError> {
     Err(refused(format!("the manifest has digest {found}, not {wanted} as pinned"))
         .with_code("DigestMismatch")
         .with_remedy("find out why it changed; then pin the new digest or the old address"))
-}
-
-async fn fetch(url: &str, pinned: bool) -> Result<Vec<u8>, StepError> {
-    if !pinned {
-        return Err(refused(format!("{url} is not pinned: name the sha256 of its content")));
-    }
-    if !url.starts_with("https://") {
-        return Err(refused(format!("{url} is not an https address")));
-    }
-    let failed = |error: reqwest::Error| {
-        StepError::transient(format!("{url} cannot be fetched: {}", innermost(&error))).leaving(Residue::None)
-    };
-    let client = reqwest::Client::builder().timeout(FETCH_TIMEOUT).build().map_err(failed)?;
-    let mut answer = client.get(url).send().await.map_err(failed)?.error_for_status().map_err(failed)?;
-    let mut bytes = Vec::new();
-    while let Some(chunk) = answer.chunk().await.map_err(failed)? {
-        bytes.extend_from_slice(&chunk);
-        if bytes.len() > MAX_BYTES {
-            return Err(refused(format!("{url} has more than {MAX_BYTES} bytes")));
-        }
-    }
-    Ok(bytes)
-}
-
-fn innermost(error: &dyn std::error::Error) -> String {
-    let mut error = error;
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    error.to_string()
 }
 
 #[cfg(test)]

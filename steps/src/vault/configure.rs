@@ -235,6 +235,22 @@ impl StepKind for Configure {
 
 async fn make(session: &Session, spec: &ConfigureSpec, context: &Context) -> Result<(), StepError> {
     let found = look(session, spec).await?;
+    // platflow's own login may look at all of this and change none of it: who changes auth methods is root.
+    if !session.root
+        && let Some(difference) = differences(&found).first()
+    {
+        return Err(StepError::needs_human(format!(
+            "Vault's configuration differs at {}, and the root token that could repair it is revoked",
+            difference.field
+        ))
+        .with_remedy(format!(
+            "make a root token from the key shares (platflow secret show; vault operator generate-root), put back the \
+             audit device ({}), the KV version 2 engine at {}/ and the Kubernetes auth method at {}/ with \
+             kubernetes_host={KUBERNETES_HOST}, revoke it (vault token revoke -self), and resume",
+            spec.audit, spec.kv_mount, spec.kubernetes_auth_mount
+        ))
+        .leaving(Residue::Present));
+    }
     if !found.audit {
         audit(session, spec, context).await?;
     }

@@ -6,6 +6,7 @@
 
 mod certificates;
 mod configure;
+mod grants;
 mod init;
 mod install;
 mod intent;
@@ -22,6 +23,7 @@ mod tunnel;
 mod unseal;
 
 pub use configure::{Configure, ConfigureOutputs, ConfigureSpec};
+pub use grants::Reader;
 pub use init::{Init, InitOutputs, InitSpec};
 pub use install::{Install, InstallOutputs, InstallSpec};
 pub use own_access::{OwnAccess, OwnAccessOutputs, OwnAccessSpec};

@@ -1,9 +1,11 @@
-//! `vault.own_access`: platflow's own policy, role and service account; a login with them proven; and only then the
-//! root token revoked. From here on nothing platflow stores opens Vault but the key shares.
+//! `vault.own_access`: who may log in from now on. platflow's own policy, role and service account, and those of the
+//! workloads that read secrets; platflow's login proven; and only then the root token revoked. From here on nothing
+//! platflow stores opens Vault but the key shares, and nothing it can log in with gives anybody more than they have.
 
+use super::grants::{Grant, Reader, rule};
 use super::objects::Manifest;
 use super::place::placed;
-use super::server::{VaultServer, client_failure};
+use super::server::VaultServer;
 use super::session::{LoginAs, ROOT_TOKEN, Session};
 use super::{VaultPlace, Vaults, intent};
 use crate::contract::{Made, Record, Seen, StepKind};
@@ -16,13 +18,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::time::Duration;
-use vaultrs::api::auth::kubernetes::requests::CreateKubernetesRoleRequestBuilder;
 
 const POLL: Duration = Duration::from_secs(1);
 const BUDGET: Duration = Duration::from_secs(2 * 60);
-const TOKEN_TTL: &str = "10m";
 
-/// Policy, role and service account of platflow itself.
+/// Policy, role and service account of platflow itself, and the workloads that read secrets.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OwnAccessSpec {
@@ -51,6 +51,9 @@ pub struct OwnAccessSpec {
     /// Mount of the Kubernetes auth method.
     #[serde(default = "default_auth")]
     pub kubernetes_auth_mount: String,
+    /// The workloads that may read the KV engine's secrets; a later change of the list needs a human with a root token.
+    #[serde(default)]
+    pub readers: Vec<Reader>,
 }
 placed!(OwnAccessSpec);
 
@@ -85,30 +88,56 @@ pub struct OwnAccess {
     vaults: Vaults,
 }
 
-/// What platflow itself may do: look at what it configured and repair it, let External Secrets in, and write and read
-/// its own canary secrets. It may not read anyone else's secret, nor give itself more.
-fn policy_text(spec: &OwnAccessSpec) -> String {
+/// What platflow itself may do: look at what it configured and at who may log in, and write and read its own canary
+/// secrets. It may change no policy, role, auth method, mount or audit device: whoever writes policies is root.
+fn own_rules(spec: &OwnAccessSpec, readers: &[Grant]) -> String {
     let (kv, auth) = (&spec.kv_mount, &spec.kubernetes_auth_mount);
-    let rules: [(String, &str); 17] = [
-        ("sys/storage/raft/configuration".into(), "\"read\""),
-        ("sys/storage/raft/autopilot/state".into(), "\"read\""),
-        ("sys/mounts".into(), "\"read\""),
-        (format!("sys/mounts/{kv}"), "\"create\", \"update\""),
-        ("sys/auth".into(), "\"read\""),
-        (format!("sys/auth/{auth}"), "\"create\", \"update\", \"sudo\""),
-        ("sys/audit".into(), "\"read\", \"sudo\""),
-        ("sys/audit/platflow".into(), "\"create\", \"update\", \"sudo\""),
-        (format!("auth/{auth}/config"), "\"create\", \"read\", \"update\""),
-        (format!("auth/{auth}/role/{}", spec.role), "\"read\""),
-        (format!("auth/{auth}/role/external-secrets*"), "\"create\", \"read\", \"update\", \"delete\""),
-        (format!("sys/policies/acl/{}", spec.policy), "\"read\""),
-        ("sys/policies/acl/external-secrets*".into(), "\"create\", \"read\", \"update\", \"delete\""),
-        ("sys/policy/external-secrets*".into(), "\"create\", \"read\", \"update\", \"delete\""),
-        (format!("{kv}/data/platflow/*"), "\"create\", \"read\", \"update\", \"delete\""),
-        (format!("{kv}/metadata/platflow/*"), "\"read\", \"list\", \"delete\""),
-        ("sys/capabilities-self".into(), "\"update\""),
+    let mut rules = vec![
+        rule("sys/storage/raft/configuration", &["read"]),
+        rule("sys/mounts", &["read"]),
+        rule("sys/auth", &["read"]),
+        // Vault wants sudo for a look at the list; nothing below it is granted.
+        rule("sys/audit", &["read", "sudo"]),
+        rule(&format!("auth/{auth}/config"), &["read"]),
+        rule(&format!("auth/{auth}/role/{}", spec.role), &["read"]),
+        rule(&format!("sys/policies/acl/{}", spec.policy), &["read"]),
     ];
-    rules.iter().map(|(path, held)| format!("path \"{path}\" {{\n  capabilities = [{held}]\n}}\n")).collect()
+    for reader in readers {
+        rules.push(rule(&reader.role_path(auth), &["read"]));
+        rules.push(rule(&reader.policy_path(), &["read"]));
+    }
+    rules.push(rule(&format!("{kv}/data/platflow/*"), &["create", "read", "update", "delete"]));
+    rules.push(rule(&format!("{kv}/metadata/platflow/*"), &["read", "list", "delete"]));
+    rules.concat()
+}
+
+/// Everybody's grants, platflow's own last: when its login works, all of them are there.
+fn grants(spec: &OwnAccessSpec) -> Result<Vec<Grant>, StepError> {
+    let own = [spec.role.as_str(), spec.policy.as_str()];
+    let mut grants: Vec<Grant> =
+        spec.readers.iter().map(|reader| reader.grant(&spec.kv_mount, own)).collect::<Result<_, _>>()?;
+    let rules = own_rules(spec, &grants);
+    grants.push(Grant {
+        place: String::new(),
+        policy: spec.policy.clone(),
+        rules,
+        role: spec.role.clone(),
+        service_account: spec.service_account.clone(),
+        namespace: spec.namespace.clone(),
+    });
+    Ok(grants)
+}
+
+/// The way out when the root token is gone, as it should be: the commands, to be given by whoever holds the shares.
+fn by_hand(spec: &OwnAccessSpec) -> Result<String, StepError> {
+    let mut text = String::from(
+        "make a root token from the key shares (platflow secret show; vault operator generate-root) and give, with it:\n",
+    );
+    for grant in grants(spec)? {
+        text.push_str(&grant.by_hand(&spec.kubernetes_auth_mount));
+    }
+    text.push_str("then revoke it (vault token revoke -self), and resume");
+    Ok(text)
 }
 
 impl OwnAccess {
@@ -157,27 +186,6 @@ impl OwnAccess {
         }
     }
 
-    /// Policy and role, by the root token or by what the policy itself allows.
-    async fn grant(&self, root: &Session, spec: &OwnAccessSpec, context: &Context) -> Result<(), StepError> {
-        let call = context.begin("write-policy")?;
-        let client = root.server.client(call.timeout)?;
-        vaultrs::sys::policy::set(&client, &spec.policy, &policy_text(spec))
-            .await
-            .map_err(|error| client_failure("writing platflow's policy", &error))?;
-        let call = context.begin("write-role")?;
-        let client = root.server.client(call.timeout)?;
-        let mut role = CreateKubernetesRoleRequestBuilder::default();
-        role.bound_service_account_names(vec![spec.service_account.clone()])
-            .bound_service_account_namespaces(vec![spec.namespace.clone()])
-            .token_policies(vec![spec.policy.clone()])
-            .token_ttl(TOKEN_TTL)
-            .token_max_ttl(TOKEN_TTL);
-        let mount = &spec.kubernetes_auth_mount;
-        vaultrs::auth::kubernetes::role::create(&client, mount, &spec.role, Some(&mut role))
-            .await
-            .map_err(|error| client_failure("writing platflow's role", &error))
-    }
-
     /// Revokes the root token, proves it dead, and only then forgets it.
     async fn revoke_root(&self, place: &VaultPlace, context: &Context) -> Result<(), StepError> {
         if let Some(root) = self.vaults.root_session(place, &context.environment_uid).await? {
@@ -203,18 +211,16 @@ impl OwnAccess {
 }
 
 /// Policy and role are as declared, or cannot be written: what is wrong with the login lies elsewhere, or just there.
-fn refused(granted: bool) -> StepError {
+fn refused(granted: bool, by_hand: String) -> StepError {
     let (why, remedy) = if granted {
         (
             "platflow's login to Vault is refused, though policy and role were written now",
             "see in Vault's log why: it must reach the API server to review tokens, with the role system:auth-delegator, \
-             and the clocks must agree; then resume the run",
+             and the clocks must agree; then resume the run"
+                .to_owned(),
         )
     } else {
-        (
-            "platflow's login to Vault is refused, and no valid root token is on record",
-            "make a root token from three key shares (sys/generate-root), write policy and role again, revoke it",
-        )
+        ("platflow's login to Vault is refused, and no valid root token is on record", by_hand)
     };
     StepError::needs_human(why).with_remedy(remedy).leaving(Residue::Present)
 }
@@ -230,22 +236,14 @@ fn login_as(spec: &OwnAccessSpec) -> LoginAs {
 /// Differences that our own, limited token can see.
 async fn differences(session: &Session, spec: &OwnAccessSpec) -> Result<Vec<Difference>, StepError> {
     let mut found = Vec::new();
-    let path = format!("sys/policies/acl/{}", spec.policy);
-    let policy = session.server.get(&path).await?.success("reading platflow's policy")?;
-    if policy.text("/data/policy").map(str::trim) != Some(policy_text(spec).trim()) {
-        found.push(difference("/policy", json!("as declared"), json!("changed")));
-    }
-    let path = format!("auth/{}/role/{}", spec.kubernetes_auth_mount, spec.role);
-    let role = session.server.get(&path).await?.success("reading platflow's role")?;
-    let wanted = [
-        ("bound_service_account_names", &spec.service_account),
-        ("bound_service_account_namespaces", &spec.namespace),
-        ("token_policies", &spec.policy),
-    ];
-    for (member, value) in wanted {
-        let held = role.body.pointer(&format!("/data/{member}")).cloned().unwrap_or(Value::Null);
-        if held != json!([value]) {
-            found.push(difference(&format!("/role/{member}"), json!([value]), held));
+    for grant in grants(spec)? {
+        match grant.differences(session, &spec.kubernetes_auth_mount).await {
+            Ok(more) => found.extend(more),
+            // A reader that our policy does not know yet: the policy differs too, and is the root of it.
+            Err(error) if error.class == ErrorClass::Permission => {
+                found.push(difference(&grant.place, json!("as declared"), json!("not for us to see")));
+            }
+            Err(error) => return Err(error),
         }
     }
     Ok(found)
@@ -261,8 +259,7 @@ impl StepKind for OwnAccess {
     type Outputs = OwnAccessOutputs;
 
     const NAME: &'static str = "vault.own_access";
-    const SUMMARY: &'static str =
-        "A least-privilege policy and role for platflow itself, its login proven, and then the root token revoked.";
+    const SUMMARY: &'static str = "Least-privilege policies and roles for the workloads that read secrets and for platflow itself, its login proven, and then the root token revoked.";
     const EXPECTED: Duration = Duration::from_secs(5);
 
     async fn observe(
@@ -313,19 +310,24 @@ impl StepKind for OwnAccess {
         Self::account(spec).apply(&client, &spec.name, context).await?;
         let root = self.vaults.root_session(&place, &context.environment_uid).await?;
         match &root {
-            Some(root) => self.grant(root, spec, context).await?,
+            Some(root) => {
+                for grant in grants(spec)? {
+                    grant.write(root, &spec.kubernetes_auth_mount, context).await?;
+                }
+            }
             None => tracing::debug!("no valid root token on record; the login alone decides"),
         }
         let Some(session) = self.own_session(&place, server, spec).await? else {
-            return Err(refused(root.is_some()));
+            return Err(refused(root.is_some(), by_hand(spec)?));
         };
         let found = differences(&session, spec).await;
         session.close().await;
         if let Some(difference) = found?.first() {
             return Err(StepError::needs_human(format!(
-                "platflow's own access differs at {} and no valid root token is on record to repair it",
+                "access to Vault differs at {} and no valid root token is on record to repair it",
                 difference.field
             ))
+            .with_remedy(by_hand(spec)?)
             .leaving(Residue::Present));
         }
         self.revoke_root(&place, context).await?;

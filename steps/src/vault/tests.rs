@@ -1,6 +1,7 @@
 //! The kinds against simulated Vault servers, over real TLS and HTTP, in a cluster that is a map of objects.
 
 mod cluster;
+mod least_privilege;
 mod notes;
 
 use super::intent;

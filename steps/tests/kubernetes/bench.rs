@@ -194,11 +194,21 @@ fn seed(index: u32) -> NodeSeed {
     }
 }
 
+fn catalog(clients: &Arc<Clients>, keystore: &Arc<Keystore>) -> Catalog {
+    let mut catalog = Catalog::default();
+    platflow_steps::kubernetes::register(&mut catalog, clients).unwrap();
+    platflow_steps::argocd::register(&mut catalog, clients, keystore).unwrap();
+    platflow_steps::external_secrets::register(&mut catalog, clients, keystore).unwrap();
+    platflow_steps::smoke::register(&mut catalog, clients, keystore).unwrap();
+    catalog
+}
+
 /// A cluster, the kinds, and who drives them.
 pub(crate) struct Bench {
     pub(crate) world: Arc<World>,
     pub(crate) access: Value,
     pub(crate) keystore: Arc<Keystore>,
+    clients: Arc<Clients>,
     catalog: Catalog,
     guard: Arc<Guard>,
     outputs: Mutex<BTreeMap<String, Value>>,
@@ -251,15 +261,12 @@ impl Bench {
         let clients = Arc::new(Clients::new(Arc::new(tokens)));
         let sealer = Sealer::new(age::x25519::Identity::generate(), &[]).unwrap();
         let keystore = Arc::new(Keystore::new(Arc::new(Memory::default()), None, sealer));
-        let mut catalog = Catalog::default();
-        platflow_steps::kubernetes::register(&mut catalog, &clients).unwrap();
-        platflow_steps::argocd::register(&mut catalog, &clients, &keystore).unwrap();
-        platflow_steps::external_secrets::register(&mut catalog, &clients, &keystore).unwrap();
-        platflow_steps::smoke::register(&mut catalog, &clients, &keystore).unwrap();
+        let catalog = catalog(&clients, &keystore);
         Self {
             world,
             access: json!({"name": CLUSTER, "endpoint": endpoint, "certificate_authority_data": ca}),
             keystore,
+            clients,
             catalog,
             guard: Arc::new(Guard { notes: Mutex::default(), permits: AtomicUsize::new(usize::MAX) }),
             outputs: Mutex::default(),
@@ -271,6 +278,12 @@ impl Bench {
     /// Later verbs belong to another run.
     pub(crate) fn next_run(&mut self) {
         self.run = "run2";
+    }
+
+    /// Later verbs are those of another process, which has read no manifest yet.
+    pub(crate) fn next_process(&mut self) {
+        self.catalog = catalog(&self.clients, &self.keystore);
+        self.die_after(usize::MAX);
     }
 
     /// The process dies before its next mutating call after this many.

@@ -8,6 +8,7 @@
 )]
 
 mod bench;
+mod vanished;
 
 use bench::Bench;
 use platflow_engine::failure::{ErrorClass, Residue};

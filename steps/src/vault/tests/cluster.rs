@@ -27,7 +27,7 @@ pub(super) const KINDS: [&str; 5] =
     ["vault.install", "vault.init", "vault.unseal", "vault.configure", "vault.own_access"];
 const NAMESPACE: &str = "platform-system";
 
-struct World {
+pub(super) struct World {
     objects: BTreeMap<String, Value>,
     servers: Servers,
     now: Timestamp,
@@ -37,7 +37,7 @@ struct World {
 }
 
 #[derive(Clone)]
-struct Shared(Arc<Mutex<World>>);
+pub(super) struct Shared(Arc<Mutex<World>>);
 
 struct Jwt;
 
@@ -269,7 +269,7 @@ impl Clock for Shared {
 
 /// The kinds, the cluster, and the smallest engine that drives them.
 pub(super) struct Bench {
-    world: Shared,
+    pub(super) world: Shared,
     catalog: Catalog,
     notes: Arc<Notes>,
     store: Arc<Memory>,
@@ -277,6 +277,8 @@ pub(super) struct Bench {
     outputs: Mutex<BTreeMap<String, Value>>,
     pub(super) keystore: Arc<Keystore>,
     pub(super) run_id: String,
+    /// Members that specs have besides the shared ones.
+    pub(super) more: BTreeMap<&'static str, Value>,
 }
 
 impl Bench {
@@ -299,7 +301,9 @@ impl Bench {
         let mut catalog = Catalog::default();
         crate::vault::register(&mut catalog, Arc::new(world.clone()), Arc::clone(&keystore)).expect("registers");
         let (notes, outputs) = (Arc::default(), Mutex::default());
-        Self { world, catalog, notes, store, second, outputs, keystore, run_id: "r1".into() }
+        let readers = json!([{ "name": "external-secrets", "namespace": NAMESPACE }]);
+        let more = BTreeMap::from([("threshold", json!(3)), ("readers", readers)]);
+        Self { world, catalog, notes, store, second, outputs, keystore, run_id: "r1".into(), more }
     }
 
     pub(super) fn environment(&self) -> EnvironmentUid {
@@ -332,7 +336,7 @@ impl Bench {
         Known { outputs, notes, uncertain: false, intended_at: None }
     }
 
-    fn spec(&self, kind: &str) -> Value {
+    pub(super) fn spec(&self, kind: &str) -> Value {
         let cluster = json!({ "name": "c", "endpoint": "https://c", "certificate_authority_data": "" });
         if kind == "vault.install" {
             return json!({ "cluster": cluster, "namespace": NAMESPACE, "image": "hashicorp/vault:1.20", "storage_gib": 10 });
@@ -342,8 +346,14 @@ impl Bench {
             "cluster": cluster, "namespace": NAMESPACE, "name": "vault", "pods": installed["pods"],
             "ca_certificate": installed["ca_certificate"]
         });
-        if kind == "vault.unseal" {
-            spec["threshold"] = json!(3);
+        let members = match kind {
+            "vault.unseal" => "threshold",
+            "vault.configure" => "audit",
+            "vault.own_access" => "readers",
+            _ => "",
+        };
+        if let Some(value) = self.more.get(members) {
+            spec[members] = value.clone();
         }
         spec
     }
@@ -423,6 +433,12 @@ impl Bench {
         }
         assert_eq!(all.len(), 10, "five shares in two places");
         all
+    }
+
+    /// A service account that some manifest brings.
+    pub(super) fn add_account(&self, name: &str) {
+        let account = json!({ "metadata": { "name": name, "namespace": NAMESPACE } });
+        self.world.0.lock().expect("lock").stamp(&World::path("serviceaccounts", name), account);
     }
 
     pub(super) fn claims(&self) -> BTreeMap<String, String> {
