@@ -22,7 +22,9 @@ pub(crate) async fn execute(arguments: Run, settings: &Settings) -> Result<ExitC
         OnFailureArgument::Rollback => OnFailure::Rollback,
     });
     let descriptions = wiring::descriptions(settings).await?;
-    let compiled = runbook::load(&arguments.workflow, &descriptions, settings, on_failure)?;
+    let mut compiled = runbook::load(&arguments.workflow, &descriptions, settings, on_failure)?;
+    let id = identifiers::run_id()?;
+    runbook::refresh(&mut compiled.plan, &arguments.refresh, &id)?;
     let wanted = Wanted { account: arguments.workflow.account.clone(), region: arguments.workflow.region.clone() };
     let store = wiring::open_store(settings)?;
     let (connection, row) = connection::connect(settings, &store, &compiled.plan.environment, &wanted).await?;
@@ -47,7 +49,7 @@ pub(crate) async fn execute(arguments: Run, settings: &Settings) -> Result<ExitC
     };
     let on_failure = compiled.plan.on_failure;
     let new = StartRun {
-        id: identifiers::run_id()?,
+        id,
         plan: compiled.plan,
         environment_uid,
         target,
@@ -60,7 +62,7 @@ pub(crate) async fn execute(arguments: Run, settings: &Settings) -> Result<ExitC
 }
 
 /// An unfinished run holds its environment: another one is refused, with the ways out; only a live owner gives 7.
-async fn refuse_held(store: &Arc<Store>, row: &EnvironmentRow) -> Result<(), CommandError> {
+pub(super) async fn refuse_held(store: &Arc<Store>, row: &EnvironmentRow) -> Result<(), CommandError> {
     let Some(holder) = &row.held_by else { return Ok(()) };
     let summary = store.load(holder).await.map_err(wiring::journal_error)?.summary;
     match summary.owner {
