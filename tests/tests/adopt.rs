@@ -105,13 +105,15 @@ fn without_the_second_place_vault_is_left_alone_and_the_way_on_is_told() {
     assert!(stopped.stderr.contains(&folder(&keys)), "the place is named: {}", stopped.stderr);
     assert!(stopped.stderr.contains("PLATFLOW_SECOND_KEY_STORE"), "{}", stopped.stderr);
     assert_eq!(before, lost.place.world().shape(), "Vault's storage is as it was");
-    let command = printed(&stopped.stderr, "resume");
-    let command: Vec<&str> = command.iter().map(String::as_str).collect();
+    let command = printed(&stopped.stderr, "adopt");
+    assert_eq!(command, ["adopt", "aws-dev", "--from", &lost.uid]);
     let mut all = vec!["--state", lost.fresh.as_str()];
-    all.extend(command);
-    let mut resume = lost.place.command(&all);
-    resume.env("PLATFLOW_SECOND_KEY_STORE", &aside);
-    lost.place.finish(resume, &all).expect_code(0);
+    all.extend(command.iter().map(String::as_str));
+    let mut again = lost.place.command(&all);
+    again.env("PLATFLOW_SECOND_KEY_STORE", &aside);
+    let again = lost.place.finish(again, &all).expect_code(0);
+    assert!(again.stderr.contains("recovered from"), "{}", again.stderr);
+    assert_eq!(lost.shares[0], lost.run(&["secret", "show", "aws-dev", &share(1)]).expect_code(0).stdout);
 }
 
 fn folder(path: &Path) -> String {

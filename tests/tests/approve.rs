@@ -85,12 +85,13 @@ fn a_rejected_run_changes_nothing_and_can_only_be_ended() {
     assert_ne!(place.newest_run().as_deref(), Some(run.as_str()));
 }
 
-/// Proves that somebody who is not among the approvers decides nothing, and is told who can.
+/// Proves that somebody who is not among the approvers decides nothing, and is told who can; and that waiting is no failure
+/// which `--on-failure rollback` would turn the run back for.
 #[test]
 fn only_an_approver_decides() {
     let place = TestEnvironment::new();
     let mut arguments = PRODUCTION.to_vec();
-    arguments.extend(["--set", "approvers=[ada-of-the-board]"]);
+    arguments.extend(["--set", "approvers=[ada-of-the-board]", "--on-failure", "rollback"]);
     place.run(&arguments).expect_code(5);
     let run = place.newest_run().expect("a run");
     let refused = place.run(&["approve", &run]).expect_code(6);

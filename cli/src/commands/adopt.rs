@@ -6,7 +6,6 @@
 
 use crate::arguments::{Adopt, WorkflowArguments};
 use crate::commands::forget;
-use crate::commands::run::refuse_held;
 use crate::connection::{self, Connection, Wanted};
 use crate::execution::{self, Relay};
 use crate::failure::{CommandError, ExitCode};
@@ -26,6 +25,8 @@ use platflow_workflows::describe;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+/// The most lines of a list in a message.
+const SHOWN: usize = 10;
 /// How many runs of the environment are looked through for the runbook.
 const RUNS: usize = 100;
 
@@ -43,9 +44,14 @@ pub(crate) async fn execute(arguments: Adopt, settings: &Settings) -> Result<Exi
     let wanted = Wanted { account: arguments.account, region: arguments.region };
     let (connection, row) = connection::connect(settings, &store, &environment, &wanted).await?;
     match row {
-        Some(row) if row.uid == uid => refuse_held(&store, &row).await?,
-        Some(row) => stand_aside(settings, &store, &row, &uid).await?,
-        None => {}
+        // Adopting was stopped, for want of its keys perhaps: it goes on where it was.
+        Some(EnvironmentRow { uid: known, held_by: Some(holder), .. }) if known == uid => {
+            let code = go_on(settings, &store, &connection, &holder).await?;
+            tell_secrets(settings, &store, &holder).await?;
+            return Ok(code);
+        }
+        Some(row) if row.uid != uid => stand_aside(settings, &store, &row, &uid).await?,
+        Some(_) | None => {}
     }
     output::note(&format!(
         "what carries uid {uid} is taken over as it is; what runbook {} wants and is missing will be built",
@@ -130,11 +136,15 @@ async fn stand_aside(
         let run = refused.as_ref().filter(|run| run.id == step.run);
         run.and_then(|run| run.step(&step.step)).is_some_and(|state| !state.touched())
     };
-    let holding: Vec<String> = record
+    let mut holding: Vec<String> = record
         .iter()
         .filter(|step| !platflow_steps::leaves_nothing(&step.kind) && !untouched(step))
         .map(forget::in_words)
         .collect();
+    if holding.len() > SHOWN {
+        let more = holding.split_off(SHOWN).len();
+        holding.push(format!("… and {more} more: platflow forget {}", row.name));
+    }
     if !holding.is_empty() {
         return Err(CommandError::new(
             ExitCode::Stuck,
@@ -172,6 +182,19 @@ async fn stand_aside(
 async fn load(store: &Arc<Store>, id: &RunId) -> Result<Run, CommandError> {
     let loaded = store.load(id).await.map_err(wiring::journal_error)?;
     Run::load(loaded).map_err(|error| execution::drive_error(error.into()))
+}
+
+async fn go_on(
+    settings: &Settings,
+    store: &Arc<Store>,
+    connection: &Connection,
+    id: &RunId,
+) -> Result<ExitCode, CommandError> {
+    let relay = Arc::new(Relay::default());
+    let engine = wiring::engine(settings, store, connection, relay.clone(), None).await?;
+    let owner = wiring::this_process()?;
+    let (lease, run) = engine.resume(id, &owner, None).await.map_err(execution::drive_error)?;
+    execution::drive(settings, &engine, &relay, &lease, run).await
 }
 
 async fn rebuild(
@@ -228,7 +251,7 @@ async fn tell_secrets(settings: &Settings, store: &Arc<Store>, id: &RunId) -> Re
     let names = keystore.list(uid, own_place.as_deref()).await.unwrap_or_default();
     if vault.is_some() && !names.iter().any(|name| name.starts_with("vault/share-")) {
         output::note(&format!(
-            "no key shares of Vault are in {}: whoever has another copy of that folder names it with PLATFLOW_SECOND_KEY_STORE and says: platflow resume {id}",
+            "no key shares of Vault are in {}: whoever has another copy of that folder names it with PLATFLOW_SECOND_KEY_STORE and says again: platflow adopt {environment} --from {uid}",
             place.display()
         ));
     }

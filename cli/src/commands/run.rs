@@ -62,7 +62,7 @@ pub(crate) async fn execute(arguments: Run, settings: &Settings) -> Result<ExitC
 }
 
 /// An unfinished run holds its environment: another one is refused, with the ways out; only a live owner gives 7.
-pub(super) async fn refuse_held(store: &Arc<Store>, row: &EnvironmentRow) -> Result<(), CommandError> {
+async fn refuse_held(store: &Arc<Store>, row: &EnvironmentRow) -> Result<(), CommandError> {
     let Some(holder) = &row.held_by else { return Ok(()) };
     let summary = store.load(holder).await.map_err(wiring::journal_error)?.summary;
     match summary.owner {
