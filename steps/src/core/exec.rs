@@ -179,7 +179,7 @@ fn by_hand(context: &Context) -> String {
         "take it back by hand, then strike it off the record: platflow forget {environment} --step {step} --confirm {environment}\n\
          and go on with: platflow resume {run}\n\
          or leave it as it is: platflow rollback {run} --keep {step} --confirm {environment}\n\
-         next time declare `undo_command`, or `rollback: keep`"
+         next time declare `undo_command`, or `undo: keep`"
     )
 }
 
