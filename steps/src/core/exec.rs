@@ -158,7 +158,7 @@ impl Exec {
         if spec.undo_command.is_empty() {
             return Ok(UndoProgress::Blocked {
                 owner: format!("whatever {} did", program(spec)),
-                remedy: by_hand(context),
+                remedy: plain::by_hand(context, "undo_command"),
             });
         }
         let job = self.job(&spec.undo_command, spec, String::new(), context);
@@ -170,17 +170,6 @@ impl Exec {
         plain::undone(context, record).await?;
         Ok(UndoProgress::Gone { evidence: "the undo command ended with exit code 0".to_owned() })
     }
-}
-
-/// The ways out when a command has done something that no command takes back.
-fn by_hand(context: &Context) -> String {
-    let Context { step, run, environment, .. } = context;
-    format!(
-        "take it back by hand, then strike it off the record: platflow forget {environment} --step {step} --confirm {environment}\n\
-         and go on with: platflow resume {run}\n\
-         or leave it as it is: platflow rollback {run} --keep {step} --confirm {environment}\n\
-         next time declare `undo_command`, or `undo: keep`"
-    )
 }
 
 fn program(spec: &ExecSpec) -> &str {
