@@ -1,8 +1,12 @@
 //! The command line as typed structs. No effects: nothing here reads the environment, a file or the clock.
 
+mod sandbox;
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use std::time::Duration;
+
+pub(crate) use sandbox::{SandboxArguments, SandboxCommand};
 
 /// platflow runs provisioning runbooks that survive any crash: it journals every fact, looks before it acts again, and
 /// takes back what it made.
@@ -61,6 +65,10 @@ pub(crate) enum Command {
     Destroy(Destroy),
     /// Ask the process that owns a run to stop at the next safe point
     Cancel(RunReference),
+    /// Agree to a step that waits for a human
+    Approve(Decide),
+    /// Refuse a step that waits for a human; the run never goes on from there
+    Reject(Reject),
     /// Show one run, or the newest one
     Status(Status),
     /// List runs, newest first
@@ -68,7 +76,7 @@ pub(crate) enum Command {
     /// Print the journal of a run
     Logs(Logs),
     /// Look, change nothing, and show what a run would create, adopt, change or leave
-    Plan(WorkflowArguments),
+    Plan(Plan),
     /// Crash and fail a runbook everywhere, in a private sandbox (exit 0 only without violations, else 5)
     Rehearse(Rehearse),
     /// Check a runbook without looking at the cloud
@@ -79,7 +87,7 @@ pub(crate) enum Command {
     Kubeconfig(Kubeconfig),
     /// Print a bearer token for an EKS cluster (a kubeconfig exec plugin)
     K8sToken(K8sToken),
-    /// List sealed secrets, or take one out (which is journaled)
+    /// List sealed secrets and who took which out, or take one out
     Secret(SecretArguments),
     /// Take over an environment that another state file built, rebuilding its record from tags
     Adopt(Adopt),
@@ -146,12 +154,40 @@ fn budget(text: &str) -> Result<Duration, String> {
     length.ok_or_else(|| format!("{text:?} is no length of time: write 60s, 10m or 1h"))
 }
 
+/// `plan`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Plan {
+    /// Which runbook.
+    #[command(flatten)]
+    pub(crate) workflow: WorkflowArguments,
+    /// Show what would change if a pinned value were asked anew
+    #[arg(long, value_enum, value_name = "NAME")]
+    pub(crate) refresh: Vec<Pinned>,
+}
+
+/// A value that was looked up once and stays pinned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub(crate) enum Pinned {
+    /// The Kubernetes version, with the add-on versions that go with it.
+    KubernetesVersion,
+    /// The add-on versions.
+    AddonVersions,
+    /// The zones.
+    Zones,
+    /// Who may reach the API server, when it is this machine alone.
+    PublicAccessCidrs,
+}
+
 /// `run`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Run {
     /// Which runbook.
     #[command(flatten)]
     pub(crate) workflow: WorkflowArguments,
+    /// Ask a pinned value anew: otherwise it moves only by parameter
+    #[arg(long, value_enum, value_name = "NAME")]
+    pub(crate) refresh: Vec<Pinned>,
     /// What happens when a step fails for good
     #[arg(long, value_enum, value_name = "WHAT")]
     pub(crate) on_failure: Option<OnFailureArgument>,
@@ -240,6 +276,40 @@ pub(crate) struct Destroy {
     pub(crate) region: Option<String>,
 }
 
+/// `approve`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Decide {
+    /// Which run.
+    #[command(flatten)]
+    pub(crate) run: RunReference,
+    /// Which step (default: the one that waits)
+    #[arg(value_name = "STEP")]
+    pub(crate) step: Option<String>,
+    /// Why; it is journaled with who and when
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
+}
+
+/// `reject`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Reject {
+    /// Which run.
+    #[command(flatten)]
+    pub(crate) run: RunReference,
+    /// Which step (default: the one that waits)
+    #[arg(value_name = "STEP")]
+    pub(crate) step: Option<String>,
+    /// Why; it is journaled with who and when
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: String,
+}
+
+impl From<Reject> for Decide {
+    fn from(Reject { run, step, reason }: Reject) -> Self {
+        Self { run, step, reason: Some(reason) }
+    }
+}
+
 /// `status`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Status {
@@ -322,13 +392,13 @@ pub(crate) struct SecretArguments {
 /// What to do with secrets.
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum SecretCommand {
-    /// Names and dates, nothing secret
+    /// Names and dates, and who took which out; nothing secret
     List {
         /// Which environment
         #[arg(value_name = "ENVIRONMENT")]
         environment: String,
     },
-    /// Open one and print it to stdout; who and when is journaled
+    /// Open one and print it to stdout; who and when is kept in the access log
     Show {
         /// Which environment
         #[arg(value_name = "ENVIRONMENT")]
@@ -342,12 +412,27 @@ pub(crate) enum SecretCommand {
 /// `adopt`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Adopt {
-    /// Which runbook describes the environment.
-    #[command(flatten)]
-    pub(crate) workflow: WorkflowArguments,
+    /// Which environment
+    #[arg(value_name = "ENVIRONMENT")]
+    pub(crate) environment: String,
     /// The environment uid on the tags of what is to be taken over
     #[arg(long, value_name = "UID")]
     pub(crate) from: String,
+    /// The runbook that describes it (default: that of its newest run here, else the shipped one that builds it)
+    #[arg(long, value_name = "WORKFLOW")]
+    pub(crate) workflow: Option<String>,
+    /// Set a parameter of the runbook
+    #[arg(long = "set", value_name = "NAME=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// Read parameters from a YAML file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) parameters: Option<PathBuf>,
+    /// The AWS account that this must be (wanted when this state file does not know the environment)
+    #[arg(long, value_name = "ID")]
+    pub(crate) account: Option<String>,
+    /// The AWS region that this must be (wanted when this state file does not know the environment)
+    #[arg(long, value_name = "REGION")]
+    pub(crate) region: Option<String>,
 }
 
 /// `forget`.
@@ -362,74 +447,6 @@ pub(crate) struct Forget {
     /// Type the environment's name again
     #[arg(long, value_name = "ENVIRONMENT")]
     pub(crate) confirm: Option<String>,
-}
-
-/// `sandbox`.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct SandboxArguments {
-    /// What to do.
-    #[command(subcommand)]
-    pub(crate) command: SandboxCommand,
-}
-
-/// What to do with the sandbox.
-#[derive(Debug, Clone, Subcommand)]
-pub(crate) enum SandboxCommand {
-    /// Start it (or say that it runs)
-    Start {
-        /// Seed of a new world
-        #[arg(long, value_name = "NUMBER")]
-        seed: Option<u64>,
-    },
-    /// Stop it; the world is kept
-    Stop,
-    /// Is it running, since when, at which speed
-    Status,
-    /// Forget the world and start an empty one
-    Reset,
-    /// List every resource in it
-    World,
-    /// How many calls of each operation it has answered
-    Counters,
-    /// Make it misbehave
-    Fault {
-        /// E.g. 'ec2:CreateSubnet=error:InternalError'; none clears all rules
-        #[arg(value_name = "RULE")]
-        rule: Vec<String>,
-    },
-    /// Draw faults from a seed: calm, eventual, flaky, throttled or hostile
-    Faults {
-        /// E.g. 'hostile:7'; without a seed, 1
-        #[arg(value_name = "PROFILE[:SEED]")]
-        profile: String,
-    },
-    /// Leave behind what controllers and half-done deletions leave, e.g. csi_volume
-    Leak {
-        /// Which kind; an unknown one is refused with the list of all
-        #[arg(value_name = "KIND")]
-        kind: String,
-    },
-    /// Make a resource of somebody else, e.g. iam_role
-    Foreign {
-        /// Which kind; an unknown one is refused with the list of all
-        #[arg(value_name = "KIND")]
-        kind: String,
-        /// Its name
-        #[arg(value_name = "NAME")]
-        name: String,
-    },
-    /// Print the endpoints as shell exports, for any other tool
-    Env,
-    /// Serve in the foreground (internal)
-    #[command(hide = true)]
-    Serve {
-        /// Where the world is kept
-        #[arg(long, value_name = "DIR")]
-        directory: PathBuf,
-        /// Seed of a new world
-        #[arg(long, value_name = "NUMBER")]
-        seed: Option<u64>,
-    },
 }
 
 /// `completions`.

@@ -1,4 +1,5 @@
-//! Asks before a cluster is taken down with what others put into it: their namespaces would go along, unseen by any tag.
+//! Asks before a cluster is taken down with what others put into it: their namespaces and the data on their volumes would
+//! go along, unseen by any tag.
 //!
 //! A look at the moment of the command, before anything is turned round. A cluster that does not answer, half built as it
 //! may be, does not keep anybody from taking it back: it is said that nobody could look.
@@ -7,14 +8,29 @@ use crate::connection::Connection;
 use crate::failure::{CommandError, ExitCode};
 use crate::views::output;
 use crate::wiring;
-use platflow_engine::journal::{EnvironmentRow, Journal};
+use platflow_engine::journal::{EnvironmentRow, Journal, RecordedStep};
 use platflow_engine::name::StepName;
 use platflow_engine::plan::Plan;
 use platflow_state::Store;
+use platflow_steps::aws;
 use platflow_steps::kubernetes::{self, Clients, ClusterAccess};
 use serde::Deserialize;
 use std::collections::BTreeSet;
 use std::sync::Arc;
+
+/// The clusters on record.
+fn clusters(record: &[RecordedStep]) -> impl Iterator<Item = (&StepName, ClusterAccess)> {
+    record.iter().filter(|step| step.kind.as_str() == "aws.eks_cluster").filter_map(|step| {
+        let access = step.outputs.as_ref()?.get("access")?;
+        Some((&step.step, ClusterAccess::deserialize(access).ok()?))
+    })
+}
+
+/// The namespaces on record whose step `goes`: what is claimed in them goes too, though the cluster may stay.
+fn namespaces<'a>(record: &'a [RecordedStep], goes: &(dyn Fn(&StepName) -> bool + Sync)) -> BTreeSet<&'a str> {
+    let going = record.iter().filter(|step| step.kind.as_str() == "kubernetes.namespace" && goes(&step.step));
+    going.filter_map(|step| step.outputs.as_ref()?.get("name")?.as_str()).collect()
+}
 
 /// Looks into every cluster on record whose step `goes`.
 ///
@@ -29,9 +45,7 @@ pub(crate) async fn spare(
 ) -> Result<(), CommandError> {
     let record = store.record(&row.uid).await.map_err(wiring::journal_error)?;
     let clients = Clients::new(connection.aws.tokens());
-    for step in record.iter().filter(|step| step.kind.as_str() == "aws.eks_cluster" && goes(&step.step)) {
-        let access = step.outputs.as_ref().and_then(|outputs| outputs.get("access"));
-        let Some(access) = access.and_then(|access| ClusterAccess::deserialize(access).ok()) else { continue };
+    for (step, access) in clusters(&record).filter(|(step, _)| goes(step)) {
         let mut guests = match kubernetes::guests(&clients, &access, &row.uid).await {
             Ok(guests) => guests,
             Err(error) => {
@@ -41,10 +55,63 @@ pub(crate) async fn spare(
         };
         guests.retain(|guest| !allowed.contains(guest));
         if !guests.is_empty() {
-            return Err(refusal(&access.name, &step.step, &guests));
+            return Err(refusal(&access.name, step, &guests));
         }
     }
     Ok(())
+}
+
+/// The volumes with somebody's data that go with the clusters and namespaces on record whose step `goes`: claim, size and
+/// id, a line each. Those that a step of the environment made are that step's to tell.
+///
+/// # Errors
+/// Only when the record cannot be read.
+pub(crate) async fn volumes(
+    store: &Arc<Store>,
+    connection: &Connection,
+    row: &EnvironmentRow,
+    goes: &(dyn Fn(&StepName) -> bool + Sync),
+) -> Result<Vec<String>, CommandError> {
+    let record = store.record(&row.uid).await.map_err(wiring::journal_error)?;
+    let clients = Clients::new(connection.aws.tokens());
+    let emptied = namespaces(&record, goes);
+    let mut lines = Vec::new();
+    for (step, access) in clusters(&record) {
+        let whole = goes(step);
+        if !whole && emptied.is_empty() {
+            continue;
+        }
+        let known = match kubernetes::volumes(&clients, &access, &row.uid).await {
+            Ok(known) => known,
+            Err(error) => {
+                output::note(&format!("nobody could look which volumes cluster {} holds: {error}", access.name));
+                continue;
+            }
+        };
+        let dies = |claim: Option<&str>| {
+            whole || claim.and_then(|claim| claim.split_once('/')).is_some_and(|(name, _)| emptied.contains(name))
+        };
+        for volume in known.iter().filter(|volume| !volume.ours && dies(volume.claim.as_deref())) {
+            let claim = volume.claim.as_deref().unwrap_or("no claim");
+            lines.push(format!("{claim}, {}, volume {}", volume.size, volume.id));
+        }
+        if !whole {
+            continue;
+        }
+        // A claim that was deleted under a class that retains leaves its bytes, and nothing in the cluster tells of them.
+        match aws::cluster_volumes(&connection.aws, &access.name).await {
+            Ok(disks) => {
+                lines.extend(disks.iter().filter(|disk| !known.iter().any(|volume| volume.id == disk.id)).map(|disk| {
+                    let claim = disk.claim.as_deref().unwrap_or("no claim");
+                    format!("{claim} (no longer in the cluster), {} GiB, volume {}", disk.gib, disk.id)
+                }))
+            }
+            Err(error) => {
+                output::note(&format!("nobody could look which EBS volumes cluster {} left: {error}", access.name));
+            }
+        }
+    }
+    Ok(lines)
 }
 
 fn refusal(cluster: &str, step: &StepName, guests: &[String]) -> CommandError {

@@ -161,7 +161,7 @@ pub(crate) fn id_in(outputs: &Value) -> Option<&str> {
 /// What is left in the cloud because of this run.
 fn left(run: &Run) -> Vec<String> {
     run.steps()
-        .filter(|(_, state)| state.touched())
+        .filter(|(step, state)| state.touched() && !platflow_steps::leaves_nothing(&step.kind))
         .map(|(step, state)| {
             let id = state.outputs.as_ref().and_then(id_in);
             format!("{} ({}) {} {}", step.name, step.kind, state.phase.name(), id.unwrap_or("-"))
@@ -177,7 +177,9 @@ const SHOWN: usize = 25;
 pub(crate) fn parked(run: &Run, reason: &ParkReason) -> String {
     let mut lines = Vec::new();
     for (step, state) in run.steps() {
-        if let Some(error) = state.error() {
+        if let Some(error) = state.error().filter(|error| error.is_awaited()) {
+            lines.push(format!("  {} ({}): {}", step.name, step.kind, error.message));
+        } else if let Some(error) = state.error() {
             lines.push(format!("  {} ({}): {error}", step.name, step.kind));
             if let Some(remedy) = &error.remedy {
                 lines.extend(remedy.lines().map(|line| format!("    help: {line}")));
@@ -185,34 +187,48 @@ pub(crate) fn parked(run: &Run, reason: &ParkReason) -> String {
         }
     }
     let left = left(run);
-    lines.push(format!("  left in the cloud ({} steps):", left.len()));
+    lines.push(match left.len() {
+        0 => "  left in the cloud: nothing".to_owned(),
+        count => format!("  left in the cloud ({count} steps):"),
+    });
     lines.extend(left.iter().take(SHOWN).map(|line| format!("    {line}")));
     if left.len() > SHOWN {
         lines.push(format!("    … and {} more: platflow status {}", left.len() - SHOWN, run.id));
     }
+    lines.extend(next(run, reason).iter().map(|(word, command)| format!("  {word}: {command}")));
+    lines.join("\n")
+}
+
+/// The commands that lead on from a park, with the word that says how they relate: the first is the one to type.
+#[must_use]
+pub(crate) fn next(run: &Run, reason: &ParkReason) -> Vec<(&'static str, String)> {
     let environment = &run.state.environment;
-    let (forward, backward) =
-        (format!("platflow resume {}", run.id), format!("platflow rollback {} --confirm {environment}", run.id));
+    let forward = format!("platflow resume {}", run.id);
+    let backward = format!("platflow rollback {} --confirm {environment}", run.id);
     match (reason, &run.state.direction) {
-        (ParkReason::RolledBackTo { .. }, _) => lines.push(format!("  next: {forward}")),
+        (ParkReason::Waiting { steps }, Direction::Forward) => {
+            let decide = |step| ("next", format!("platflow approve {} {step}", run.id));
+            let refuse = |step| ("or refuse it", format!("platflow reject {} {step} --reason <why>", run.id));
+            let mut commands: Vec<_> = steps.iter().map(decide).collect();
+            commands.push(("then", forward));
+            commands.extend(steps.iter().map(refuse));
+            commands.push(("or undo it", backward));
+            commands
+        }
+        (ParkReason::RolledBackTo { .. }, _) => vec![("next", forward)],
         // The direction, with what it keeps and how far it goes, is on record: it is gone on with as it was given.
         (ParkReason::NeedsHuman { .. }, Direction::Backward { confirmed: true, .. }) => {
-            lines.push(format!("  next: decide the above, then {forward}"));
+            vec![("next, once the above is decided", forward)]
         }
         (ParkReason::NeedsHuman { .. }, Direction::Backward { .. }) => {
-            lines.push(format!("  next: decide the above, then {backward}"));
+            vec![("next, once the above is decided", backward)]
         }
         (ParkReason::NeedsHuman { .. }, Direction::Forward) => {
-            lines.push(format!("  next: decide the above, then {forward}"));
-            lines.push(format!("  or undo it: {backward}"));
+            vec![("next, once the above is decided", forward), ("or undo it", backward)]
         }
-        (_, Direction::Forward) => {
-            lines.push(format!("  next: {forward}"));
-            lines.push(format!("  or undo it: {backward}"));
-        }
-        (_, Direction::Backward { .. }) => lines.push(format!("  next: {forward}")),
+        (_, Direction::Forward) => vec![("next", forward), ("or undo it", backward)],
+        (_, Direction::Backward { .. }) => vec![("next", forward)],
     }
-    lines.join("\n")
 }
 
 fn step_json(step: &PlannedStep, state: &StepState) -> Value {
@@ -256,6 +272,7 @@ pub(crate) fn as_json(run: &Run) -> Result<Value, CommandError> {
         "status": run.state.status().as_str(),
         "direction": run.state.direction,
         "parked": run.state.parked,
+        "next": run.state.parked.iter().flat_map(|reason| next(run, reason)).map(|(_, command)| command).collect::<Vec<_>>(),
         "plan_digest": run.state.plan_digest,
         "destroy": run.state.destroy,
         "events": run.head,

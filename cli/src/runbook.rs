@@ -1,11 +1,14 @@
 //! From a name or path and parameters to a compiled runbook, with all findings shown at once.
 
-use crate::arguments::WorkflowArguments;
+use crate::arguments::{Pinned, WorkflowArguments};
 use crate::failure::{CommandError, ExitCode};
 use crate::settings::Settings;
+use clap::ValueEnum;
 use platflow_engine::kind::Catalog;
-use platflow_engine::plan::OnFailure;
+use platflow_engine::name::RunId;
+use platflow_engine::plan::{OnFailure, Plan};
 use platflow_workflows::{CompileOptions, Compiled, Findings, Library, ParameterValues, Source, compile};
+use serde_json::json;
 
 fn refused(findings: &Findings, settings: &Settings) -> CommandError {
     let count = findings.list.len();
@@ -53,4 +56,31 @@ pub(crate) fn load(
             refused(&findings, settings)
         }
     })
+}
+
+/// Has the looked-up values of these names asked anew by the run `id`: they are pinned otherwise.
+///
+/// # Errors
+/// Exit 2 for a runbook that looks nothing up.
+pub(crate) fn refresh(plan: &mut Plan, names: &[Pinned], id: &RunId) -> Result<(), CommandError> {
+    if names.is_empty() {
+        return Ok(());
+    }
+    let words: Vec<String> =
+        names.iter().filter_map(|name| Some(name.to_possible_value()?.get_name().to_owned())).collect();
+    let mut asked = false;
+    for step in plan.steps.iter_mut().filter(|step| step.kind.as_str() == "aws.lookups") {
+        if let Some(spec) = step.spec.as_object_mut() {
+            spec.insert("refresh".to_owned(), json!({"names": words, "run": id}));
+            asked = true;
+        }
+    }
+    if asked {
+        return Ok(());
+    }
+    Err(CommandError::usage(format!(
+        "--refresh: {} has no step of kind aws.lookups, nothing in it is pinned",
+        plan.workflow
+    ))
+    .with_remedy("leave the option out"))
 }

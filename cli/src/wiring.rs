@@ -90,7 +90,8 @@ pub(crate) fn journal_error(error: JournalError) -> CommandError {
 }
 
 /// The approvals of a state directory.
-fn approvals(settings: &Settings) -> Arc<ApprovalFolder> {
+#[must_use]
+pub(crate) fn approvals(settings: &Settings) -> Arc<ApprovalFolder> {
     Arc::new(ApprovalFolder(settings.state_directory.join("approvals")))
 }
 

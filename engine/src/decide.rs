@@ -395,7 +395,16 @@ impl Decider {
 
     /// A failed attempt whose retry is due is begun again by the drive itself; so is a wait. Both stay busy here.
     fn turns_back(&self, run: &Run) -> bool {
-        !self.backward && !self.stuck.is_empty() && run.state.on_failure == OnFailure::Rollback
+        let wanted = run.state.on_failure == OnFailure::Rollback;
+        !self.backward && !self.stuck.is_empty() && wanted && !self.failed(run).is_empty()
+    }
+
+    /// The steps that failed for good; one that waits for somebody's decision did not.
+    fn failed(&self, run: &Run) -> Vec<StepIndex> {
+        let awaited = |index: &StepIndex| {
+            run.at(*index).and_then(StepState::error).is_some_and(crate::failure::StepError::is_awaited)
+        };
+        self.stuck.iter().copied().filter(|index| !awaited(index)).collect()
     }
 
     /// What to do now, given how many more steps may be in flight. `under_way` tells how many calls are running at this
@@ -456,8 +465,9 @@ impl Decider {
     }
 
     fn stuck_reason(&self, run: &Run) -> ParkReason {
+        let failed = self.failed(run);
         let named = |filter: &dyn Fn(&StepState) -> bool| -> Vec<StepIndex> {
-            self.stuck.iter().copied().filter(|index| run.at(*index).is_some_and(filter)).collect()
+            failed.iter().copied().filter(|index| run.at(*index).is_some_and(filter)).collect()
         };
         let names = |steps: &[StepIndex]| -> Vec<StepName> {
             steps.iter().filter_map(|index| run.graph.step(*index)).map(|step| step.name.clone()).collect()
@@ -468,7 +478,10 @@ impl Decider {
                 run.at(*first).and_then(|state| state.error()).map(|error| error.message.clone()).unwrap_or_default();
             return ParkReason::NeedsHuman { steps: names(&human), what };
         }
-        let all: Vec<StepIndex> = self.stuck.iter().copied().collect();
-        ParkReason::StepFailed { steps: names(&all) }
+        if failed.is_empty() && !self.stuck.is_empty() {
+            let all: Vec<StepIndex> = self.stuck.iter().copied().collect();
+            return ParkReason::Waiting { steps: names(&all) };
+        }
+        ParkReason::StepFailed { steps: names(&failed) }
     }
 }

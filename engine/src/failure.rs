@@ -58,7 +58,23 @@ pub struct StepError {
     pub terminal: bool,
 }
 
+/// Code of what is no failure: a decision is awaited, and the run parks until it is there.
+const AWAITED: &str = "Awaited";
+
 impl StepError {
+    /// Somebody must decide before the step can be done. Nothing failed, so nothing is rolled back: the run parks and
+    /// waits.
+    #[must_use]
+    pub fn awaited(message: impl Into<String>) -> Self {
+        Self::needs_human(message).leaving(Residue::None).with_code(AWAITED)
+    }
+
+    /// True for [`StepError::awaited`].
+    #[must_use]
+    pub fn is_awaited(&self) -> bool {
+        self.code.as_deref() == Some(AWAITED)
+    }
+
     /// A failure whose residue is unknown, the safe default.
     #[must_use]
     pub fn new(class: ErrorClass, message: impl Into<String>) -> Self {

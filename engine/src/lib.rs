@@ -11,6 +11,7 @@ pub mod drive;
 pub mod event;
 pub mod failure;
 pub mod fold;
+pub mod foreign;
 pub mod forget;
 pub mod graph;
 pub mod journal;

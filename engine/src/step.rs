@@ -171,6 +171,6 @@ pub enum UndoPlan {
     },
     /// It cannot be undone: a rollback stops there.
     Impossible,
-    /// The runbook keeps it (`rollback: keep`).
+    /// The runbook keeps it (`undo: keep`).
     Keep,
 }

@@ -4,6 +4,7 @@
 //! append survives a power cut (WAL, `synchronous=FULL`, read back), events are gap-free and hash-chained, only the
 //! owner of the present epoch appends, and a dead owner on this host is known to be dead at once.
 
+mod adopt;
 mod chain;
 mod copy;
 mod failure;
@@ -25,5 +26,6 @@ mod writer;
 pub use copy::Copier;
 pub use failure::RunIdTaken;
 pub use identity::this_process;
+pub use secrets::SecretAccess;
 pub use settings::StoreSettings;
 pub use store::Store;

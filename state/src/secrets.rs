@@ -1,10 +1,11 @@
-//! Sealed secrets: ciphertext under a name, and the log of who took which out. Nothing here can open one.
+//! Sealed secrets: ciphertext under a name, and the access log of who took which out and when. Nothing here can open one.
 
 use crate::failure::sqlite;
 use crate::read;
 use crate::store::Store;
 use crate::time;
 use async_trait::async_trait;
+use jiff::Timestamp;
 use platflow_engine::journal::JournalError;
 use platflow_engine::name::EnvironmentUid;
 use platflow_engine::secret::{SealedSecret, SecretError, SecretStore};
@@ -67,6 +68,39 @@ fn select(
             Ok(SealedSecret { name, ciphertext, created_at: read::timestamp(created_at)? })
         })
         .collect()
+}
+
+/// One line of the access log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SecretAccess {
+    /// Which secret was taken out.
+    pub name: String,
+    /// By whom: user and host.
+    pub who: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+impl Store {
+    /// Who took which secret of an environment out, oldest first.
+    ///
+    /// # Errors
+    /// Storage, or a damaged row.
+    pub async fn secret_accesses(&self, environment: &EnvironmentUid) -> Result<Vec<SecretAccess>, JournalError> {
+        let environment = environment.clone();
+        self.read(move |connection| {
+            let rows = connection
+                .prepare_cached("SELECT name, who, at FROM secret_access WHERE environment = ?1 ORDER BY id")
+                .and_then(|mut statement| {
+                    statement
+                        .query_map([environment.as_str()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+                        .collect::<Result<Vec<(String, String, i64)>, _>>()
+                })
+                .map_err(sqlite("read"))?;
+            rows.into_iter().map(|(name, who, at)| Ok(SecretAccess { name, who, at: read::timestamp(at)? })).collect()
+        })
+        .await
+    }
 }
 
 #[async_trait]

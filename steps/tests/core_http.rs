@@ -235,12 +235,16 @@ async fn an_approval_is_of_one_run() {
     let spec = json!({"message": "go to production?", "approvers": ["ada", "bob"]});
     assert_eq!(observe(&approval, &spec, &held).await, Observation::Absent);
     assert!(decide("r0", "ada", true));
-    let Progress::Waiting { reason, .. } = apply(&approval, &spec, &held).await.unwrap() else { panic!() };
-    assert!(reason.contains("go to production?") && reason.contains("r1"), "{reason}");
-    assert!(matches!(observe(&approval, &spec, &held).await, Observation::Changing { .. }));
+    let parks = apply(&approval, &spec, &held).await.unwrap_err();
+    assert!(parks.is_awaited() && parks.message.contains("go to production?"), "{parks}");
+    assert!(parks.remedy.is_some_and(|remedy| remedy.contains("platflow approve r1")));
+    let open = json!({"message": "go to production?", "timeout_seconds": 600});
+    let Progress::Waiting { reason, .. } = apply(&approval, &open, &held).await.unwrap() else { panic!() };
+    assert!(reason.contains("go to production?"), "{reason}");
+    assert!(matches!(observe(&approval, &open, &held).await, Observation::Changing { .. }));
     assert!(decide("r1", "ada", true));
     assert!(!decide("r1", "bob", false), "the first decision stands");
-    let wanted = json!({"approved_by": "ada", "at": "2026-05-04T10:00:01Z"});
+    let wanted = json!({"approved_by": "ada", "at": "2026-05-04T10:00:01Z", "reason": "because"});
     assert!(
         matches!(observe(&approval, &spec, &held).await, Observation::Present { outputs, .. } if outputs == wanted)
     );

@@ -3,6 +3,7 @@
 //! Nothing of the surroundings leaks in (empty environment, own HOME and state), and nothing stays behind: the sandbox
 //! that a test started is stopped with it.
 
+pub mod cluster;
 pub mod durable;
 pub mod fault_proxy;
 pub mod scale;

@@ -1,7 +1,7 @@
 //! `platflow destroy`: take down a whole environment, whichever runs built it. A run like any other, made from the record.
 
 use crate::arguments::Destroy;
-use crate::commands::rollback::confirmation;
+use crate::commands::rollback::{confirmation, tell_volumes};
 use crate::connection::{self, Wanted};
 use crate::execution::{self, Relay};
 use crate::failure::{CommandError, ExitCode};
@@ -11,7 +11,7 @@ use crate::{guests, identifiers, wiring};
 use platflow_engine::destroy;
 use platflow_engine::drive::StartRun;
 use platflow_engine::event::Direction;
-use platflow_engine::journal::Journal;
+use platflow_engine::journal::{Journal, RecordedStep};
 use platflow_engine::name::{EnvironmentName, StepName, WorkflowName};
 use platflow_engine::plan::OnFailure;
 use std::sync::Arc;
@@ -33,31 +33,28 @@ pub(crate) async fn execute(arguments: Destroy, settings: &Settings) -> Result<E
         output::note(&format!("nothing is on record for environment {environment}: there is nothing to destroy"));
         return Ok(ExitCode::Done);
     }
-    if !confirmation(arguments.confirm.as_deref(), &environment)? {
-        return Err(CommandError::new(
-            ExitCode::Stuck,
-            format!(
-                "destroying {environment} takes down {} steps and the data in them; nothing was touched",
-                record.len()
-            ),
-        )
-        .with_remedy(format!("if that is what you want: platflow destroy {environment} --confirm {environment}")));
-    }
+    let confirmed = confirmation(arguments.confirm.as_deref(), &environment)?;
     let keep: Result<Vec<StepName>, _> = arguments.keep.iter().map(StepName::new).collect();
     let keep = keep.map_err(|error| CommandError::usage(error.to_string()))?;
     if let Some(unknown) = keep.iter().find(|name| !record.iter().any(|row| row.step == **name)) {
         return Err(CommandError::usage(format!("--keep {unknown}: no such step is on record; nothing was touched"))
             .with_remedy(format!("see what is with: platflow forget {environment}")));
     }
-    let wanted = Wanted { account: arguments.account, region: arguments.region };
+    let wanted = Wanted { account: arguments.account.clone(), region: arguments.region.clone() };
     let (connection, _) = connection::connect(settings, &store, &environment, &wanted).await?;
-    let relay = Arc::new(Relay::default());
-    let engine = wiring::engine(settings, &store, &connection, relay.clone(), None).await?;
     let workflow =
         WorkflowName::new(format!("destroy-{environment}")).map_err(|error| CommandError::usage(error.to_string()))?;
-    let plan = destroy::plan(workflow, environment, &record, &engine.catalog);
+    let plan = destroy::plan(workflow, environment, &record, &wiring::descriptions(settings).await?);
     let stay = guests::staying(&plan, &keep);
-    guests::spare(&store, &connection, &row, &|step| !stay.contains(step), &arguments.with_namespace).await?;
+    let goes = |step: &StepName| !stay.contains(step);
+    guests::spare(&store, &connection, &row, &goes, &arguments.with_namespace).await?;
+    let volumes = guests::volumes(&store, &connection, &row, &goes).await?;
+    if !confirmed {
+        return Err(unconfirmed(&arguments, &record, &volumes));
+    }
+    tell_volumes(&volumes);
+    let relay = Arc::new(Relay::default());
+    let engine = wiring::engine(settings, &store, &connection, relay.clone(), None).await?;
     let direction = Direction::backward("operator", true, keep);
     let new = StartRun {
         id: identifiers::run_id()?,
@@ -70,4 +67,23 @@ pub(crate) async fn execute(arguments: Destroy, settings: &Settings) -> Result<E
     };
     let (lease, run) = engine.start(new).await.map_err(execution::drive_error)?;
     execution::drive(settings, &engine, &relay, &lease, run).await
+}
+
+/// What would go, and the command that says so.
+fn unconfirmed(arguments: &Destroy, record: &[RecordedStep], volumes: &[String]) -> CommandError {
+    let environment = &arguments.environment;
+    let mut again = format!("platflow destroy {environment} --confirm {environment}");
+    again.extend(arguments.keep.iter().map(|step| format!(" --keep {step}")));
+    again.extend(arguments.with_namespace.iter().map(|name| format!(" --with-namespace {name}")));
+    let data = if volumes.is_empty() {
+        String::new()
+    } else {
+        format!(", on volumes that others claimed:\n  {}\n", volumes.join("\n  "))
+    };
+    let end = if volumes.is_empty() { "; nothing was touched" } else { "nothing was touched" };
+    CommandError::new(
+        ExitCode::Stuck,
+        format!("destroying {environment} takes down {} steps and the data in them{data}{end}", record.len()),
+    )
+    .with_remedy(format!("if that is what you want: {again}"))
 }

@@ -64,7 +64,7 @@ pub(crate) async fn execute(arguments: Forget, settings: &Settings) -> Result<Ex
     }
 }
 
-fn in_words(row: &RecordedStep) -> String {
+pub(super) fn in_words(row: &RecordedStep) -> String {
     let id = row.outputs.as_ref().and_then(report::id_in).unwrap_or("no id on record");
     format!("{} ({}) {id}", row.step, row.kind)
 }
@@ -113,7 +113,7 @@ fn told(environment: &EnvironmentName, listed: &[String]) -> Result<ExitCode, Co
 }
 
 /// Facts of a run are told in the time of the world that it lives in.
-async fn now(settings: &Settings, row: &EnvironmentRow) -> Result<Timestamp, CommandError> {
+pub(super) async fn now(settings: &Settings, row: &EnvironmentRow) -> Result<Timestamp, CommandError> {
     match Target::recorded(row)? {
         Target::Sandbox { .. } => {
             let sandbox = sandbox_host::ensure(settings, None).await?;
@@ -164,7 +164,7 @@ async fn in_run(
     Ok(ExitCode::Done)
 }
 
-async fn from_record(
+pub(super) async fn from_record(
     settings: &Settings,
     store: &Arc<Store>,
     row: EnvironmentRow,

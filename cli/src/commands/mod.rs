@@ -1,6 +1,7 @@
 //! One file per command; this one only hands over.
 
 mod adopt;
+mod approve;
 mod cancel;
 mod completions;
 mod destroy;
@@ -14,6 +15,7 @@ mod logs;
 mod plan;
 mod reference;
 mod rehearse;
+mod reject;
 mod resume;
 mod rollback;
 mod run;
@@ -37,6 +39,8 @@ pub(crate) async fn execute(command: Command, settings: Settings) -> Result<Exit
         Command::Rollback(arguments) => rollback::execute(arguments, &settings).await,
         Command::Destroy(arguments) => destroy::execute(arguments, &settings).await,
         Command::Cancel(arguments) => cancel::execute(arguments, &settings).await,
+        Command::Approve(arguments) => approve::execute(arguments, &settings).await,
+        Command::Reject(arguments) => reject::execute(arguments, &settings).await,
         Command::Status(arguments) => status::execute(arguments, &settings).await,
         Command::List(arguments) => list::execute(arguments, &settings).await,
         Command::Logs(arguments) => logs::execute(arguments, &settings).await,

@@ -2,7 +2,7 @@
 //!
 //! The steps' own `observe` answers; the context it gets refuses every mutating call.
 
-use crate::arguments::{OutputFormat, WorkflowArguments};
+use crate::arguments::{self, OutputFormat};
 use crate::connection::{self, Wanted};
 use crate::failure::{CommandError, ExitCode};
 use crate::settings::Settings;
@@ -16,7 +16,7 @@ use platflow_engine::graph::{Graph, StepIndex};
 use platflow_engine::journal::{Journal, RecordedStep};
 use platflow_engine::name::{EnvironmentUid, RunId, StepName};
 use platflow_engine::plan::{OutputLookup, Plan, PlannedStep, Resolved};
-use platflow_engine::step::{Difference, Known, Observation, Ownership};
+use platflow_engine::step::{Difference, Known, Observation, Ownership, Progress};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -87,8 +87,9 @@ fn refused() -> StepError {
 
 #[async_trait]
 impl StepGuard for ReadOnly {
+    /// A plan has no journal; nothing that is noted outlives it.
     async fn note(&self, _step: &StepName, _key: &str, _value: Value) -> Result<(), StepError> {
-        Err(refused())
+        Ok(())
     }
     fn lease_left(&self) -> Result<Duration, StepError> {
         Err(refused())
@@ -99,6 +100,14 @@ impl StepGuard for ReadOnly {
 struct Seen {
     outputs: HashMap<StepName, Value>,
     skipped: HashMap<StepName, ()>,
+}
+
+impl Seen {
+    /// What the steps want the operator to know before a run.
+    fn warnings(&self) -> Vec<String> {
+        let told = self.outputs.values().filter_map(|outputs| outputs.get("warnings")?.as_array()).flatten();
+        told.filter_map(Value::as_str).map(str::to_owned).collect()
+    }
 }
 
 impl OutputLookup for Seen {
@@ -114,9 +123,12 @@ impl OutputLookup for Seen {
 ///
 /// # Errors
 /// What also stops a run before its first fact. Exit 3 when there is something to do.
-pub(crate) async fn execute(arguments: WorkflowArguments, settings: &Settings) -> Result<ExitCode, CommandError> {
+pub(crate) async fn execute(arguments: arguments::Plan, settings: &Settings) -> Result<ExitCode, CommandError> {
+    let arguments::Plan { workflow: arguments, refresh } = arguments;
     let descriptions = wiring::descriptions(settings).await?;
-    let compiled = runbook::load(&arguments, &descriptions, settings, None)?;
+    let mut compiled = runbook::load(&arguments, &descriptions, settings, None)?;
+    let run = identifiers::run_id()?;
+    runbook::refresh(&mut compiled.plan, &refresh, &run)?;
     let wanted = Wanted { account: arguments.account.clone(), region: arguments.region.clone() };
     let store = wiring::open_store(settings)?;
     let (connection, row) = connection::connect(settings, &store, &compiled.plan.environment, &wanted).await?;
@@ -134,12 +146,21 @@ pub(crate) async fn execute(arguments: WorkflowArguments, settings: &Settings) -
         plan: &compiled.plan,
         record: record.into_iter().map(|step| (step.step.clone(), step)).collect(),
         uid,
-        run: identifiers::run_id()?,
+        run,
     };
-    let verdicts = survey.all().await?;
-    show(settings, &compiled.plan, &verdicts)?;
+    let (verdicts, seen) = survey.all().await?;
+    show(settings, &compiled.plan, &verdicts, &seen.warnings())?;
     let something = verdicts.values().any(Verdict::changes_something);
     Ok(if something { ExitCode::Changes } else { ExitCode::Done })
+}
+
+/// Whether a step has something to do.
+fn is_open(found: &Observation) -> bool {
+    match found {
+        Observation::Present { differences, .. } => !differences.is_empty(),
+        Observation::Absent => true,
+        Observation::Changing { .. } | Observation::Unknown { .. } => false,
+    }
 }
 
 struct Survey<'a> {
@@ -151,7 +172,7 @@ struct Survey<'a> {
 }
 
 impl Survey<'_> {
-    async fn all(&self) -> Result<BTreeMap<StepName, Verdict>, CommandError> {
+    async fn all(&self) -> Result<(BTreeMap<StepName, Verdict>, Seen), CommandError> {
         let graph = Graph::new(&Arc::new(self.plan.clone())).map_err(|error| CommandError::usage(error.to_string()))?;
         let mut seen = Seen::default();
         let mut verdicts: BTreeMap<StepName, Verdict> = BTreeMap::new();
@@ -171,7 +192,7 @@ impl Survey<'_> {
             }
             verdicts.insert(step.name.clone(), verdict);
         }
-        Ok(verdicts)
+        Ok((verdicts, seen))
     }
 
     async fn one(&self, step: &PlannedStep, seen: &mut Seen) -> Verdict {
@@ -193,6 +214,20 @@ impl Survey<'_> {
         };
         match kind.observe(&spec, &known, &self.context(step, recorded)).await {
             Ok(Observation::Absent) if step.kind.as_str().starts_with("smoke.") => Verdict::Check,
+            Ok(found) if step.kind.as_str() == "aws.lookups" && is_open(&found) => {
+                // Asking is all that this kind does: what follows from the answers is worth showing.
+                match kind.apply(&spec, &found, &known, &self.context(step, recorded)).await {
+                    Ok(Progress::Done { outputs }) => {
+                        seen.outputs.insert(step.name.clone(), outputs);
+                        match found {
+                            Observation::Present { differences, .. } => Verdict::Change(differences),
+                            _ => Verdict::Create,
+                        }
+                    }
+                    Ok(Progress::Waiting { reason, .. }) => Verdict::Unsure(reason),
+                    Err(error) => Verdict::Refuse(error.to_string()),
+                }
+            }
             Ok(Observation::Absent) => Verdict::Create,
             Ok(Observation::Present { ownership: Ownership::Foreign(owner), .. }) => {
                 Verdict::Refuse(format!("it exists and belongs to {owner}"))
@@ -229,7 +264,12 @@ impl Survey<'_> {
     }
 }
 
-fn show(settings: &Settings, plan: &Plan, verdicts: &BTreeMap<StepName, Verdict>) -> Result<(), CommandError> {
+fn show(
+    settings: &Settings,
+    plan: &Plan,
+    verdicts: &BTreeMap<StepName, Verdict>,
+    warnings: &[String],
+) -> Result<(), CommandError> {
     let kind = |name: &StepName| {
         plan.steps.iter().find(|step| step.name == *name).map(|step| step.kind.to_string()).unwrap_or_default()
     };
@@ -251,6 +291,7 @@ fn show(settings: &Settings, plan: &Plan, verdicts: &BTreeMap<StepName, Verdict>
             "workflow": plan.workflow,
             "environment": plan.environment,
             "steps": steps,
+            "warnings": warnings,
         }));
     }
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
@@ -261,6 +302,9 @@ fn show(settings: &Settings, plan: &Plan, verdicts: &BTreeMap<StepName, Verdict>
         for difference in verdict.differences() {
             output::line(&format!("           {}: {} -> {}", difference.field, difference.found, difference.wanted))?;
         }
+    }
+    for warning in warnings {
+        output::line(&format!("warning: {warning}"))?;
     }
     let summary: Vec<String> = counts.iter().map(|(word, count)| format!("{count} {word}")).collect();
     output::line(&format!("{}: {}; nothing was changed", plan.environment, summary.join(", ")))

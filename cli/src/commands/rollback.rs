@@ -49,16 +49,19 @@ pub(crate) async fn execute(arguments: Rollback, settings: &Settings) -> Result<
         foreseen::show(settings.output, &run, &preview)?;
         return Ok(if preview.changes_something() { ExitCode::Changes } else { ExitCode::Done });
     }
-    if summary.status == RunStatus::Done && arguments.confirm.is_none() {
-        refuse_unconfirmed(&run, &preview, &arguments)?;
-    }
     let (connection, row) = connection::connect(settings, &store, &summary.environment, &Wanted::default()).await?;
+    let mut volumes = Vec::new();
     if let Some(row) = row {
         let goes = |step: &StepName| {
             preview.steps.iter().any(|one| one.step == *step && !matches!(one.fate, Fate::Keep { .. } | Fate::Restore))
         };
         guests::spare(&store, &connection, &row, &goes, &arguments.with_namespace).await?;
+        volumes = guests::volumes(&store, &connection, &row, &goes).await?;
     }
+    if arguments.confirm.is_none() {
+        refuse_unconfirmed(&run, summary.status, &preview, &volumes, &arguments)?;
+    }
+    tell_volumes(&volumes);
     let relay = Arc::new(Relay::default());
     let engine = wiring::engine(settings, &store, &connection, relay.clone(), None).await?;
     let owner = wiring::this_process()?;
@@ -121,22 +124,40 @@ pub(crate) fn confirmation(given: Option<&str>, environment: &EnvironmentName) -
     }
 }
 
-/// What destroys data that cannot be rebuilt is listed before anything is touched.
-fn refuse_unconfirmed(run: &Run, preview: &Preview, arguments: &Rollback) -> Result<(), CommandError> {
-    let data: Vec<String> = preview.data().map(|step| format!("{} ({})", step.step, step.kind)).collect();
+/// What goes although somebody's data is on it, once it was agreed to.
+pub(crate) fn tell_volumes(volumes: &[String]) {
+    for volume in volumes {
+        output::note(&format!("goes with its data: {volume}"));
+    }
+}
+
+/// What destroys data that cannot be rebuilt is listed before anything is touched. What only an unfinished run made held
+/// nobody's data yet; volumes that others claimed hold theirs whatever became of the run.
+fn refuse_unconfirmed(
+    run: &Run,
+    status: RunStatus,
+    preview: &Preview,
+    volumes: &[String],
+    arguments: &Rollback,
+) -> Result<(), CommandError> {
+    let mut data: Vec<String> = volumes.to_vec();
+    if status == RunStatus::Done {
+        data.extend(preview.data().map(|step| format!("{} ({})", step.step, step.kind)));
+    }
     if data.is_empty() {
         return Ok(());
     }
     let environment = &run.state.environment;
     let mut again = format!("platflow rollback {}", run.id);
     again.extend(arguments.keep.iter().map(|step| format!(" --keep {step}")));
+    again.extend(arguments.with_namespace.iter().map(|name| format!(" --with-namespace {name}")));
     again.extend(arguments.to.iter().map(|step| format!(" --to {step}")));
     Err(CommandError::new(
         ExitCode::Stuck,
         format!(
-            "rolling back run {} destroys data that cannot be rebuilt: {}; nothing was touched",
+            "rolling back run {} destroys data that cannot be rebuilt:\n  {}\nnothing was touched",
             run.id,
-            data.join(", ")
+            data.join("\n  ")
         ),
     )
     .with_remedy(format!(

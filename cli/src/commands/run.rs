@@ -23,7 +23,9 @@ pub(crate) async fn execute(arguments: Run, settings: &Settings) -> Result<ExitC
         OnFailureArgument::Rollback => OnFailure::Rollback,
     });
     let descriptions = wiring::descriptions(settings).await?;
-    let compiled = runbook::load(&arguments.workflow, &descriptions, settings, on_failure)?;
+    let mut compiled = runbook::load(&arguments.workflow, &descriptions, settings, on_failure)?;
+    let id = identifiers::run_id()?;
+    runbook::refresh(&mut compiled.plan, &arguments.refresh, &id)?;
     let wanted = Wanted { account: arguments.workflow.account.clone(), region: arguments.workflow.region.clone() };
     let store = wiring::open_store(settings)?;
     let plan = &compiled.plan;
@@ -55,7 +57,7 @@ pub(crate) async fn execute(arguments: Run, settings: &Settings) -> Result<ExitC
     };
     let on_failure = compiled.plan.on_failure;
     let new = StartRun {
-        id: identifiers::run_id()?,
+        id,
         plan: compiled.plan,
         environment_uid,
         target,

@@ -1,4 +1,5 @@
-//! `platflow secret`: the one way a sealed secret gets out. Who took which and when is journaled before it is shown.
+//! `platflow secret`: the one way a sealed secret gets out. Who took which and when is kept in the state file's access log
+//! before it is shown; `list` shows the log.
 
 use crate::arguments::{OutputFormat, SecretArguments, SecretCommand};
 use crate::failure::{CommandError, ExitCode};
@@ -40,10 +41,17 @@ fn store_failed(error: platflow_engine::secret::SecretError) -> CommandError {
 async fn list(store: &Arc<Store>, environment: &str, settings: &Settings) -> Result<ExitCode, CommandError> {
     let row = environment_row(store, environment).await?;
     let secrets = store.list_secrets(&row.uid).await.map_err(store_failed)?;
+    let accesses = store.secret_accesses(&row.uid).await.map_err(wiring::journal_error)?;
     match settings.output {
         OutputFormat::Text => {
             for secret in &secrets {
                 output::line(&format!("{:<32} sealed {}", secret.name, time::short(secret.created_at)))?;
+            }
+            if !accesses.is_empty() {
+                output::line("\ntaken out:")?;
+            }
+            for access in &accesses {
+                output::line(&format!("{:<32} {}  by {}", access.name, time::seconds(access.at), access.who))?;
             }
         }
         OutputFormat::Json | OutputFormat::Jsonl => {
@@ -51,7 +59,12 @@ async fn list(store: &Arc<Store>, environment: &str, settings: &Settings) -> Res
                 .iter()
                 .map(|secret| json!({"name": secret.name, "created_at": secret.created_at.to_string()}))
                 .collect();
-            output::json(&json!({"schema_version": 1, "environment": row.name, "secrets": secrets}))?;
+            let accesses: Vec<_> = accesses
+                .iter()
+                .map(|access| json!({"name": access.name, "who": access.who, "at": access.at.to_string()}))
+                .collect();
+            let all = json!({"schema_version": 1, "environment": row.name, "secrets": secrets, "accesses": accesses});
+            output::json(&all)?;
         }
     }
     Ok(ExitCode::Done)

@@ -45,6 +45,7 @@ impl Double {
                 let first = spec.pointer("/approvers/0").cloned().unwrap_or_else(|| json!("rehearsal"));
                 outputs.insert("approved_by".to_owned(), first);
                 outputs.insert("at".to_owned(), json!("2026-01-01T00:00:00Z"));
+                outputs.insert("reason".to_owned(), Value::Null);
             }
             "core.wait" => {
                 outputs.insert("waited_seconds".to_owned(), json!(0));

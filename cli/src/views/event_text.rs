@@ -32,6 +32,7 @@ pub(crate) fn describe(event: &Event) -> String {
         Event::StepWaiting { step, reason, .. } => format!("{step}: waiting: {reason}"),
         Event::StepApplied { step, .. } => format!("{step}: applied, not confirmed yet"),
         Event::StepVerified { step, effect, .. } => format!("{step}: verified ({})", effect_word(*effect)),
+        Event::StepFailed { step, error, .. } if error.is_awaited() => format!("{step}: {}", error.message),
         Event::StepFailed { step, error, retry_at, .. } => {
             failure(step, "failed", &error.to_string(), retry_at.is_some())
         }
@@ -53,6 +54,14 @@ pub(crate) fn describe(event: &Event) -> String {
             Ending::Abandoned => "run abandoned".to_owned(),
         },
     }
+}
+
+/// What a step that was done wants the operator to know.
+#[must_use]
+pub(crate) fn warnings(event: &Event) -> Vec<String> {
+    let Event::StepVerified { step, outputs, .. } = event else { return Vec::new() };
+    let told = outputs.get("warnings").and_then(serde_json::Value::as_array).into_iter().flatten();
+    told.filter_map(serde_json::Value::as_str).map(|warning| format!("warning: {step}: {warning}")).collect()
 }
 
 fn failure(step: &StepName, what: &str, error: &str, again: bool) -> String {
@@ -78,7 +87,7 @@ pub(crate) fn park_reason(reason: &ParkReason) -> String {
         ParkReason::NeedsHuman { what, .. } => what.clone(),
         ParkReason::RolledBackTo { step } => format!("rolled back to {step}"),
         ParkReason::Interrupted => "interrupted".to_owned(),
-        ParkReason::Waiting { steps } => format!("{} waits for an outside event", join(steps)),
+        ParkReason::Waiting { steps } => format!("{} waits for a decision", join(steps)),
     }
 }
 

@@ -135,6 +135,9 @@ fn plain(event: &Event, started: &mut BTreeMap<StepName, Timestamp>) {
         Some(at) => output::note(&format!("{}  {line}", time::seconds(at))),
         None => output::note(&format!("{:20}  {line}", "")),
     }
+    for warning in event_text::warnings(event) {
+        output::note(&format!("{:20}  {warning}", ""));
+    }
 }
 
 /// The live block at the bottom of a terminal.
@@ -205,7 +208,12 @@ impl Live {
                     bar.set_message(format!("{reason} ({elapsed} so far)"));
                 }
             }
-            Event::StepVerified { step, .. } | Event::StepUndone { step, .. } => self.finish(step, "ok", "32", &text),
+            Event::StepVerified { step, .. } | Event::StepUndone { step, .. } => {
+                self.finish(step, "ok", "32", &text);
+                for warning in event_text::warnings(event) {
+                    self.line("!!", "33", &warning);
+                }
+            }
             Event::StepSkipped { step, .. } | Event::StepKept { step, .. } | Event::StepForgotten { step, .. } => {
                 self.finish(step, "--", "2", &text)
             }

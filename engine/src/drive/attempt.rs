@@ -7,6 +7,7 @@ use crate::context::Context;
 use crate::drive::guard::Guard;
 use crate::event::{Effect, Finding};
 use crate::failure::{ErrorClass, Residue, StepError};
+use crate::foreign;
 use crate::plan::PlannedStep;
 use crate::state::{Phase, StepState};
 use crate::step::{Difference, Known, Observation, Ownership, Progress, Step, UndoProgress};
@@ -118,7 +119,7 @@ impl Attempt {
                 return Outcome::Verified { outputs: outputs.clone(), effect: self.effect() };
             }
             Observation::Present { ownership: Ownership::Foreign(owner), .. } => {
-                return Outcome::Exhausted(foreign(&self.planned, owner));
+                return Outcome::Exhausted(foreign(&self.planned, owner, &self.context));
             }
             Observation::Present { differences, .. } => {
                 if let Some(difference) = differences.iter().find(|difference| difference.replace) {
@@ -269,11 +270,22 @@ fn accepted(outcome: Outcome) -> Outcome {
     }
 }
 
-fn foreign(step: &PlannedStep, owner: &str) -> StepError {
+/// A step of this very environment was renamed in the runbook: there is nothing to take over.
+fn ways_out(owner: &str, context: &Context) -> String {
+    match foreign::named(owner) {
+        Some((_, uid)) if uid == context.environment_uid => format!(
+            "it is another step of environment {}: give the step its old name in the runbook again, and run that",
+            context.environment
+        ),
+        _ => foreign::ways_out(owner),
+    }
+}
+
+fn foreign(step: &PlannedStep, owner: &str, context: &Context) -> StepError {
     StepError::needs_human(format!("what {} wants exists already and belongs to {owner}", step.name))
         .leaving(Residue::None)
         .with_code("Foreign")
-        .with_remedy("rename one of the two, remove the other, or take it over with platflow adopt")
+        .with_remedy(ways_out(owner, context))
 }
 
 fn replacement(step: &PlannedStep, difference: &Difference) -> StepError {

@@ -15,6 +15,7 @@ use crate::contract::{Made, Record, Seen, StepKind};
 use async_trait::async_trait;
 use platflow_engine::context::Context;
 use platflow_engine::failure::{Residue, StepError};
+use platflow_engine::foreign;
 use platflow_engine::step::{Ownership, UndoProgress};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -233,10 +234,7 @@ fn held(owner: &str, context: &Context) -> StepError {
     StepError::needs_human(format!("environment {} is held in this account by {owner}", context.environment))
         .leaving(Residue::None)
         .with_code("Foreign")
-        .with_remedy(format!(
-            "use the state file it belongs to, another environment name, or platflow adopt {} --from <uid>",
-            context.environment
-        ))
+        .with_remedy(foreign::ways_out(owner))
 }
 
 #[async_trait]

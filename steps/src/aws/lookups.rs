@@ -1,11 +1,12 @@
 //! `aws.lookups`: values asked of the account once and then pinned: zones, Kubernetes version, add-on versions.
 //!
 //! It reads only. Once recorded, the values stay while the spec is the same, so that the same command months later
-//! changes nothing. What would make the build fail later is refused here.
+//! changes nothing. What would make the build fail later, a quota that does not suffice included, is refused here.
 
 use super::clients::AwsClients;
 use super::ec2::{filter, sdk_filters};
 use super::failure::look;
+use super::quotas::{self, CapacitySpec};
 use crate::contract::{Made, Record, Seen, StepKind};
 use async_trait::async_trait;
 use aws_sdk_ec2::types::{AvailabilityZoneState, LocationType};
@@ -43,6 +44,36 @@ pub struct LookupsSpec {
     /// Where this machine's public address is asked for.
     #[serde(default = "checkip")]
     pub address_url: String,
+    /// What will be built: held against the quotas of the account.
+    #[serde(default)]
+    pub capacity: Option<CapacitySpec>,
+    /// What is asked anew although it is pinned; `--refresh` on the command line writes it.
+    #[serde(default)]
+    pub refresh: Option<Refresh>,
+}
+
+/// Values that one run asks anew.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Refresh {
+    /// Which.
+    pub names: BTreeSet<Pinned>,
+    /// Which run: its resumes find them answered, the next run asks again only if it is told to.
+    pub run: String,
+}
+
+/// A pinned value by its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Pinned {
+    /// The Kubernetes version, with the add-on versions that go with it.
+    KubernetesVersion,
+    /// The add-on versions.
+    AddonVersions,
+    /// The zones.
+    Zones,
+    /// Who may reach the API server, when it is this machine alone.
+    PublicAccessCidrs,
 }
 
 fn checkip() -> String {
@@ -76,6 +107,12 @@ pub struct LookupsOutputs {
     /// Who may reach the API server: the ranges asked for, or this machine's address alone.
     #[serde(default)]
     pub public_access_cidrs: Vec<String>,
+    /// What the operator should know before anything is built.
+    #[serde(default)]
+    pub warnings: Vec<String>,
+    /// The run that last asked pinned values anew.
+    #[serde(default)]
+    pub refreshed_by: Option<String>,
     /// Digest of the questions these are the answers to.
     pub pinned_for: String,
 }
@@ -87,8 +124,15 @@ pub(super) struct LookupsKind(pub(super) Arc<AwsClients>);
 /// (<https://docs.aws.amazon.com/eks/latest/userguide/network-reqs.html>).
 const ZONES_WITHOUT_EKS: [&str; 3] = ["use1-az3", "usw1-az2", "cac1-az3"];
 
+/// Of the questions; that one of them is asked anew makes it no other question.
 fn digest(spec: &LookupsSpec) -> String {
-    hex::encode(Sha256::digest(json!(spec).to_string()))
+    let asked = LookupsSpec { refresh: None, ..spec.clone() };
+    hex::encode(Sha256::digest(json!(asked).to_string()))
+}
+
+/// The run that asks pinned values anew, while they are not answered for it yet.
+fn due<'a>(spec: &'a LookupsSpec, outputs: &LookupsOutputs) -> Option<&'a Refresh> {
+    spec.refresh.as_ref().filter(|refresh| outputs.refreshed_by.as_ref() != Some(&refresh.run))
 }
 
 fn refused(message: String, remedy: &str) -> StepError {
@@ -250,18 +294,25 @@ impl LookupsKind {
 
     /// Asks. What was answered before stays answered, unless the question itself changed: the same platform months later
     /// must not move because a newer version exists.
-    async fn ask(&self, spec: &LookupsSpec, before: Option<&LookupsOutputs>) -> Result<LookupsOutputs, StepError> {
-        let public_access_cidrs = self.access(spec, before).await?;
-        let zones = match before {
+    async fn ask(
+        &self,
+        spec: &LookupsSpec,
+        before: Option<&LookupsOutputs>,
+        context: &Context,
+    ) -> Result<LookupsOutputs, StepError> {
+        let anew = |name| spec.refresh.as_ref().is_some_and(|refresh| refresh.names.contains(&name));
+        let unless = |name| before.filter(|_| !anew(name));
+        let public_access_cidrs = self.access(spec, unless(Pinned::PublicAccessCidrs)).await?;
+        let zones = match unless(Pinned::Zones) {
             Some(before) if before.zones.len() == spec.zone_count => before.zones.clone(),
             _ => self.zones(spec).await?,
         };
-        let kubernetes_version = match (before, spec.kubernetes_version.as_deref()) {
+        let kubernetes_version = match (unless(Pinned::KubernetesVersion), spec.kubernetes_version.as_deref()) {
             (Some(before), None) => before.kubernetes_version.clone(),
             (Some(before), Some(wanted)) if before.kubernetes_version == wanted => wanted.to_owned(),
             (_, wanted) => self.kubernetes_version(wanted).await?,
         };
-        let pinned = before.filter(|before| before.kubernetes_version == kubernetes_version);
+        let pinned = unless(Pinned::AddonVersions).filter(|before| before.kubernetes_version == kubernetes_version);
         let mut addon_versions = BTreeMap::new();
         for name in &spec.addons {
             let version = match pinned.and_then(|before| before.addon_versions.get(name)) {
@@ -270,7 +321,14 @@ impl LookupsKind {
             };
             addon_versions.insert(name.clone(), version);
         }
+        let warnings = match &spec.capacity {
+            Some(capacity) => quotas::check(&self.0, capacity, context).await?,
+            None => Vec::new(),
+        };
+        let earlier = before.and_then(|before| before.refreshed_by.clone());
         Ok(LookupsOutputs {
+            warnings,
+            refreshed_by: spec.refresh.as_ref().map(|refresh| refresh.run.clone()).or(earlier),
             account: self.0.identity.account.clone(),
             partition: self.0.identity.partition.clone(),
             region: self.0.region.clone(),
@@ -308,6 +366,14 @@ impl StepKind for LookupsKind {
                 replace: false,
             });
         }
+        if let Some(refresh) = due(spec, &outputs) {
+            differences.push(Difference {
+                field: "/refresh".to_owned(),
+                wanted: json!(refresh),
+                found: json!(null),
+                replace: false,
+            });
+        }
         Ok(Seen::Present { outputs, ownership: Ownership::Ours, differences })
     }
 
@@ -318,7 +384,7 @@ impl StepKind for LookupsKind {
         record: &Record<LookupsOutputs>,
         context: &Context,
     ) -> Result<Made<LookupsOutputs>, StepError> {
-        let outputs = self.ask(spec, record.outputs.as_ref()).await?;
+        let outputs = self.ask(spec, record.outputs.as_ref(), context).await?;
         let pinned = serde_json::to_value(&outputs).unwrap_or(Value::Null);
         context.note("pinned", pinned).await?;
         Ok(Made::Done(outputs))

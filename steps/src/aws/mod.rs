@@ -25,6 +25,7 @@ pub mod nat_gateway;
 pub mod node_group;
 pub mod oidc_provider;
 mod ownership;
+mod quotas;
 pub(crate) mod residue;
 pub mod route_table;
 pub mod security_group;
@@ -32,12 +33,14 @@ mod signed;
 pub mod subnet;
 mod survey;
 mod token;
+mod volumes;
 pub mod vpc;
 
 pub use clients::{AwsClients, AwsError, AwsSettings, CallerIdentity, CredentialSource};
 pub use failure::{AwsFailure, Reach};
 pub use signed::{Endpoints, Service, Signed};
 pub use token::TokenSource;
+pub use volumes::{ClusterVolume, cluster_volumes};
 
 use crate::contract;
 use platflow_engine::kind::Catalog;

@@ -6,6 +6,7 @@ use crate::contract::{Record, Seen};
 use platflow_engine::clock::after;
 use platflow_engine::context::Context;
 use platflow_engine::failure::{ErrorClass, Residue, StepError};
+use platflow_engine::foreign;
 use platflow_engine::step::{Difference, Ownership, UndoProgress};
 use serde::Serialize;
 use serde_json::Value;
@@ -73,7 +74,7 @@ pub(super) fn owner_text(tags: &Tags) -> String {
         };
     };
     let part = |key: &str| tags.get(key).map_or("unknown", String::as_str);
-    format!("environment {} (uid {uid}), step {}, run {}", part(ENVIRONMENT), part(STEP), part(RUN))
+    foreign::environment(part(ENVIRONMENT), uid, part(STEP), part(RUN))
 }
 
 /// Adds a difference if a lasting tag is missing or other; tags of others are theirs.
@@ -150,10 +151,7 @@ pub(super) fn start<'a, O>(what: &str, seen: &'a Seen<O>) -> Result<Start<'a, O>
 
 /// Somebody else's: refused, the owner named.
 pub(super) fn foreign(what: &str, owner: &str) -> StepError {
-    StepError::needs_human(format!("{what} exists and is not this step's: it belongs to {owner}"))
-        .leaving(Residue::None)
-        .with_code("Foreign")
-        .with_remedy("choose another name, remove it, or take the environment over with platflow adopt")
+    foreign::refusal(what, owner)
 }
 
 /// Two resources with this step's tags: a human decides which one stays; a third is never made.

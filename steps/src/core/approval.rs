@@ -65,6 +65,18 @@ impl ApprovalFolder {
         self.0.join(format!("{run}.{step}.json"))
     }
 
+    /// The decision on a step of a run, if there is one.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or is no decision.
+    pub fn decided(&self, run: &RunId, step: &StepName) -> std::io::Result<Option<Decision>> {
+        match std::fs::read(self.path(run, step)) {
+            Ok(text) => Ok(Some(serde_json::from_slice(&text)?)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Writes a decision durably; false when there is one already, which stands.
     ///
     /// # Errors
@@ -112,13 +124,10 @@ pub struct ApproveSpec {
     /// Who may decide (user names); anybody if empty.
     #[serde(default)]
     pub approvers: Vec<String>,
-    /// Park after this long without a decision; a decision that comes later still counts when the run is resumed.
-    #[serde(default = "timeout")]
+    /// Keep the run open for this long to wait for the decision, before it parks; 0 parks at once. A decision that comes
+    /// later counts when the run is resumed.
+    #[serde(default)]
     pub timeout_seconds: u64,
-}
-
-fn timeout() -> u64 {
-    7 * 24 * 3_600
 }
 
 /// Who approved.
@@ -128,6 +137,9 @@ pub struct ApprovedBy {
     pub approved_by: String,
     /// When, RFC 3339.
     pub at: String,
+    /// Why, if they said so.
+    #[serde(default)]
+    pub reason: Option<String>,
 }
 
 /// The kind `core.approval`.
@@ -158,7 +170,7 @@ impl Approval {
             step: context.step.clone(),
             message: spec.message.clone(),
         };
-        let waiting = format!("needs approval: {} (platflow approve {} {})", spec.message, context.run, context.step);
+        let waiting = format!("needs approval: {}", spec.message);
         let Some(decision) = self.source.decision(&request).await? else { return Ok(Asked::Open { reason: waiting }) };
         if !spec.approvers.is_empty() && !spec.approvers.contains(&decision.by) {
             return Err(StepError::needs_human(format!("{} decided, but is not among the approvers", decision.by))
@@ -167,11 +179,19 @@ impl Approval {
         }
         if !decision.approved {
             let why = decision.reason.map(|reason| format!(": {reason}")).unwrap_or_default();
-            return Err(StepError::needs_human(format!("{} rejected it{why}", decision.by))
+            return Err(StepError::needs_human(format!("{} rejected it at {}{why}", decision.by, decision.at))
                 .leaving(Residue::None)
-                .with_code("Rejected"));
+                .with_code("Rejected")
+                .with_remedy(format!(
+                    "a decision stands: end this run with platflow rollback {}, and ask again with a new one",
+                    context.run
+                )));
         }
-        Ok(Asked::Approved(ApprovedBy { approved_by: decision.by, at: decision.at.to_string() }))
+        Ok(Asked::Approved(ApprovedBy {
+            approved_by: decision.by,
+            at: decision.at.to_string(),
+            reason: decision.reason,
+        }))
     }
 }
 
@@ -206,6 +226,7 @@ impl StepKind for Approval {
         }
         Ok(match self.ask(spec, context).await? {
             Asked::Approved(outputs) => present(outputs),
+            Asked::Open { .. } if spec.timeout_seconds == 0 => Seen::Absent,
             Asked::Open { reason } => Seen::Changing { reason, poll_in: POLL },
         })
     }
@@ -220,6 +241,12 @@ impl StepKind for Approval {
         context.note("asked_in", json!(context.run.as_str())).await?;
         Ok(match self.ask(spec, context).await? {
             Asked::Approved(outputs) => Made::Done(outputs),
+            Asked::Open { reason } if spec.timeout_seconds == 0 => {
+                let Context { run, step, .. } = context;
+                return Err(StepError::awaited(reason).with_remedy(format!(
+                    "agree with: platflow approve {run} {step}\nor refuse with: platflow reject {run} {step} --reason <why>"
+                )));
+            }
             Asked::Open { reason } => {
                 Made::Waiting { reason, poll_in: POLL, budget: Duration::from_secs(spec.timeout_seconds) }
             }

@@ -158,7 +158,7 @@ impl Exec {
         if spec.undo_command.is_empty() {
             return Ok(UndoProgress::Blocked {
                 owner: format!("whatever {} did", program(spec)),
-                remedy: "take it back by hand, then mark the step as done; next time declare `undo_command`, or `rollback: keep`".to_owned(),
+                remedy: plain::by_hand(context, "undo_command"),
             });
         }
         let job = self.job(&spec.undo_command, spec, String::new(), context);

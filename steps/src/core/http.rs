@@ -312,9 +312,7 @@ impl StepKind for Http {
         let Some(undo) = &spec.undo else {
             return Ok(UndoProgress::Blocked {
                 owner: format!("whatever {} {} did", spec.method, spec.url),
-                remedy:
-                    "take it back by hand, then mark the step as done; next time declare `undo`, or `rollback: keep`"
-                        .to_owned(),
+                remedy: plain::by_hand(context, "undo"),
             });
         };
         let call = context.begin("undo")?;

@@ -24,6 +24,17 @@ pub(super) fn digest(of: &impl Serialize) -> String {
     hex::encode(Sha256::digest(text))
 }
 
+/// The ways out of what was done and nothing declared takes back.
+pub(super) fn by_hand(context: &Context, field: &str) -> String {
+    let Context { step, run, environment, .. } = context;
+    format!(
+        "take it back by hand, then strike it off the record: platflow forget {environment} --step {step} --confirm {environment}\n\
+         and go on with: platflow resume {run}\n\
+         or leave it as it is: platflow rollback {run} --keep {step} --confirm {environment}\n\
+         next time declare `{field}`, or `undo: keep`"
+    )
+}
+
 /// Before it begins.
 pub(super) async fn started(context: &Context, digest: &str) -> Result<(), StepError> {
     context.note("started", json!({"attempt": serial(context), "digest": digest})).await

@@ -21,20 +21,24 @@ fn is_ours(namespace: &Value, uid: &str) -> bool {
     label == Some(uid)
 }
 
+/// One answer of the API server.
+pub(super) async fn read(client: &kube::Client, path: &str) -> Result<Value, StepError> {
+    let request = Request::get(path)
+        .body(Vec::new())
+        .map_err(|error| StepError::permanent(format!("{path} is no path: {error}")))?;
+    let answer = tokio::time::timeout(READ_TIMEOUT, client.request::<Value>(request)).await;
+    answer
+        .map_err(|_| StepError::transient(format!("GET {path}: no answer within {} s", READ_TIMEOUT.as_secs())))?
+        .map_err(|error| StepError::transient(format!("GET {path}: {error}")))
+}
+
 /// The namespaces of a cluster that the environment `uid` did not make, in the order of their names.
 ///
 /// # Errors
 /// When the cluster does not answer, or does not let us look.
 pub async fn guests(clients: &Clients, access: &ClusterAccess, uid: &EnvironmentUid) -> Result<Vec<String>, StepError> {
-    const PATH: &str = "/api/v1/namespaces";
     let client = clients.connect(access)?;
-    let request = Request::get(PATH)
-        .body(Vec::new())
-        .map_err(|error| StepError::permanent(format!("{PATH} is no path: {error}")))?;
-    let answer = tokio::time::timeout(READ_TIMEOUT, client.request::<Value>(request)).await;
-    let listed = answer
-        .map_err(|_| StepError::transient(format!("GET {PATH}: no answer within {} s", READ_TIMEOUT.as_secs())))?
-        .map_err(|error| StepError::transient(format!("GET {PATH}: {error}")))?;
+    let listed = read(&client, "/api/v1/namespaces").await?;
     let uid = label_value(uid.as_str());
     let mut names: Vec<String> = items(&listed, "/items")
         .iter()

@@ -24,12 +24,14 @@ mod rollout_tests;
 mod single;
 pub(crate) mod sources;
 mod survey;
+mod volumes;
 
 pub use api::ObjectKey;
 pub use bundle::ObjectOutput;
 pub use clients::{BearerTokens, Clients, ClusterAccess};
 pub use guests::guests;
 pub use sources::Source;
+pub use volumes::{Volume, volumes};
 
 use crate::aws::residue::Honest;
 use crate::contract;

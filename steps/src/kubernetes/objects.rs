@@ -8,6 +8,7 @@ use super::failure::{Failure, Meaning};
 use data_encoding::BASE32_NOPAD;
 use platflow_engine::context::Context;
 use platflow_engine::failure::{ErrorClass, Residue, StepError};
+use platflow_engine::foreign;
 use platflow_engine::step::{Difference, Ownership};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
@@ -94,9 +95,9 @@ pub(crate) fn ownership(stored: &Value, recorded: Option<&str>, context: &Contex
     match label(UID_LABEL) {
         Some(found) if found == uid && (on_record || label(STEP_LABEL) == Some(step.as_str())) => Ownership::Ours,
         None if on_record => Ownership::Ours,
-        Some(found) => Ownership::Foreign(format!(
-            "environment {} (uid {found}), step {}, run {}",
+        Some(found) => Ownership::Foreign(foreign::environment(
             text(stored, "/metadata/annotations/platflow.io~1environment"),
+            found,
             label(STEP_LABEL).unwrap_or("unknown"),
             text(stored, "/metadata/annotations/platflow.io~1run"),
         )),
@@ -123,10 +124,7 @@ fn stranger(stored: &Value) -> String {
 
 /// The refusal to touch somebody else's object.
 pub(crate) fn foreign(what: &dyn std::fmt::Display, owner: &str) -> StepError {
-    StepError::needs_human(format!("{what} exists and is not this step's: it belongs to {owner}"))
-        .leaving(Residue::None)
-        .with_code("Foreign")
-        .with_remedy("choose another name, remove it, or take the environment over with platflow adopt")
+    foreign::refusal(what, owner)
 }
 
 /// One object as it stands.

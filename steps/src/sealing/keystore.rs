@@ -239,6 +239,33 @@ impl Keystore {
         Ok(names)
     }
 
+    /// Copies into the state store what only the second place holds of an environment, each opened first: after a state
+    /// file was lost, both places hold again what cannot be made again. Gives the names of what was copied.
+    ///
+    /// # Errors
+    /// [`KeystoreError`]; what was copied until then stays.
+    pub async fn recover(
+        &self,
+        environment: &EnvironmentUid,
+        second: Option<&Path>,
+    ) -> Result<Vec<String>, KeystoreError> {
+        let Some(folder) = self.second(second) else { return Ok(Vec::new()) };
+        let mut recovered = Vec::new();
+        for name in list_second(&folder.join(environment.as_str())).await? {
+            let failed = |source| KeystoreError::Store { name: name.clone(), source };
+            // A file of another shape is nobody's secret.
+            if checked(&name).is_err() || self.store.get_secret(environment, &name).await.map_err(failed)?.is_some() {
+                continue;
+            }
+            if let Some(sealed) = read_second(&file(&folder, environment, &name)).await? {
+                let secret = self.sealer.open_sealed(&sealed)?;
+                self.write_store(environment, &name, &secret, false).await?;
+                recovered.push(name);
+            }
+        }
+        Ok(recovered)
+    }
+
     /// Forgets a secret in both places. Only for what is proven useless: a revoked token, keys of storage that is gone.
     ///
     /// # Errors

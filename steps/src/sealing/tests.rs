@@ -119,3 +119,32 @@ async fn without_a_second_place_it_refuses() {
         assert!(matches!(keystore.put(&environment(), bad, &secret).await, Err(KeystoreError::Name(_))), "{bad}");
     }
 }
+
+/// Proves that what only the second place holds comes back into a new store, once, and opened first: what was sealed for
+/// somebody else is refused and what is there already stays.
+#[tokio::test]
+async fn a_new_store_recovers_from_the_second_place() {
+    let folder = tempfile::tempdir().expect("folder");
+    let identity = age::x25519::Identity::generate();
+    let keystore = |identity: age::x25519::Identity| {
+        let sealer = Sealer::new(identity, &[]).expect("sealer");
+        Keystore::new(Arc::new(Memory::default()), Some(folder.path().to_owned()), sealer)
+    };
+    let text = |text: &str| SecretString::from(text.to_owned());
+    let lost = keystore(identity.clone());
+    for name in ["vault/share-1", "vault/share-2"] {
+        lost.put_twice(&environment(), name, &text(name), None).await.expect("kept");
+    }
+    lost.put(&environment(), "argocd/admin-password", &text("once")).await.expect("kept");
+
+    let fresh = keystore(identity);
+    assert_eq!(fresh.recover(&environment(), None).await.expect("recovers"), ["vault/share-1", "vault/share-2"]);
+    assert!(fresh.recover(&environment(), None).await.expect("recovers").is_empty(), "nothing is left to do");
+    std::fs::remove_dir_all(folder.path().join("e1")).expect("removable");
+    let found = fresh.get(&environment(), "vault/share-2", None).await.expect("reads").expect("it is in the store");
+    assert_eq!(found.expose_secret(), "vault/share-2");
+
+    lost.put_twice(&environment(), "vault/share-3", &text("three"), None).await.expect("kept");
+    let stranger = keystore(age::x25519::Identity::generate());
+    assert!(stranger.recover(&environment(), None).await.is_err());
+}
