@@ -12,6 +12,7 @@ mod difference;
 pub(crate) mod documents;
 pub(crate) mod failure;
 mod guests;
+mod held;
 pub(crate) mod installation;
 mod namespaced;
 pub(crate) mod objects;
