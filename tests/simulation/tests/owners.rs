@@ -12,6 +12,7 @@ use platflow_engine::model::sweep::{self, Recovery, Subject, Undisturbed};
 use platflow_engine::model::trial::{End, MortalJournal, Trial, TrialError};
 use platflow_engine::name::RunId;
 use platflow_engine::plan::OnFailure;
+use platflow_report::Sweep;
 use platflow_simulation::journal::SimulatedStore;
 use platflow_simulation::{scale, shipped, workers};
 use rand::rngs::StdRng;
@@ -108,6 +109,7 @@ fn only_the_newest_owner_goes_on() {
         Some(seed) => vec![seed],
         None => (0..scale::of(1_200, 12_000) as u64).collect(),
     };
+    let sweep = Sweep::begin("living owners that are taken over from");
     let tally = Tally::default();
     workers::judge(
         &seeds,
@@ -121,7 +123,7 @@ fn only_the_newest_owner_goes_on() {
             .map_err(|problem| format!("seed {seed}: {problem}"))
         },
     );
-    println!("owners: {tally:?}");
+    sweep.end(seeds.len(), platflow_report::seeds(&seeds), format_args!("{tally:?}"));
     let takeovers = tally.takeovers.load(Ordering::Relaxed);
     assert!(scale::replay().is_some() || takeovers > seeds.len() as u64, "{takeovers} takeovers are too few");
 }
