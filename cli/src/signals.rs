@@ -11,7 +11,9 @@ pub(crate) fn cancel_on_signal() -> CancellationToken {
     let token = CancellationToken::new();
     let signalled = token.clone();
     tokio::spawn(async move {
-        if next_signal().await.is_none() {
+        // One listener for both: a second signal right after the first is not lost between two of them.
+        let Some(mut signals) = Signals::listen() else { return };
+        if signals.next().await.is_none() {
             return;
         }
         let _ = writeln!(
@@ -19,7 +21,7 @@ pub(crate) fn cancel_on_signal() -> CancellationToken {
             "stopping at the next safe point; calls under way are finished first (again: stop at once)"
         );
         signalled.cancel();
-        if next_signal().await.is_some() {
+        if signals.next().await.is_some() {
             stop_at_once();
         }
     });
@@ -46,11 +48,6 @@ impl Signals {
             received = self.terminate.recv() => received,
         }
     }
-}
-
-/// The next Ctrl-C or SIGTERM; nothing when the system gives no signals.
-pub(crate) async fn next_signal() -> Option<()> {
-    Signals::listen()?.next().await
 }
 
 #[expect(clippy::disallowed_methods, reason = "the second signal means now: the journal already holds every intent")]

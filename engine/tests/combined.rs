@@ -6,6 +6,10 @@ use platflow_engine::model::combined::Trouble;
 use platflow_engine::model::generate;
 use platflow_engine::model::sweep::{Crash, Recovery, Subject};
 use platflow_engine::plan::OnFailure;
+use platflow_report::Sweep;
+
+/// How many generated plans are tried, each wholly.
+const GRAPHS: u64 = 6;
 
 const WAYS: [(OnFailure, Recovery); 3] = [
     (OnFailure::Park, Recovery::Forward),
@@ -17,8 +21,9 @@ const WAYS: [(OnFailure, Recovery); 3] = [
 /// once or two times, the run ends in the undisturbed world or in the first one, with nothing made twice or forgotten.
 #[test]
 fn a_crash_amid_a_failure_is_recovered_from() {
+    let sweep = Sweep::begin("generated graphs, crash and failure together");
     let mut cases = 0_u64;
-    for seed in 0..6 {
+    for seed in 0..GRAPHS {
         tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
             let subject = generate::subject(seed, 3).unwrap();
             for twice in [false, true] {
@@ -43,6 +48,6 @@ fn a_crash_amid_a_failure_is_recovered_from() {
             }
         });
     }
-    println!("crashes amid failures: {cases}");
+    sweep.end(cases, format_args!("0 to {}", GRAPHS - 1), "plans of at most 3 steps");
     assert!(cases > 10_000);
 }

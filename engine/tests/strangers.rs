@@ -17,6 +17,7 @@ use platflow_engine::preview::{self, Fate};
 use platflow_engine::state::{Phase, StepState};
 use platflow_engine::status;
 use platflow_engine::survey::Standing;
+use platflow_report::Sweep;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::json;
@@ -164,9 +165,11 @@ async fn one_world(seed: u64) {
 /// steps' names, keeping or forgetting those is a way out, and what is left of ours in the end is what was kept or forgotten.
 #[test]
 fn nothing_of_a_stranger_is_ever_deleted() {
+    let sweep = Sweep::begin("worlds among strangers, on model kinds");
     for seed in 0..WORLDS {
         block_on(one_world(seed));
     }
+    sweep.end(WORLDS, format_args!("0 to {}", WORLDS - 1), "deletions without ownership: 0");
 }
 
 /// base <- middle <- top, and beside on its own, begun after middle stood only if it is told to need it.

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use jiff::{SignedDuration, Timestamp};
+use platflow_report::told;
 use platflow_sandbox::kubernetes::{
     Caller, Clusters, KubeReply, KubeRequest, NewCluster, NodeSeed, Outside, VaultPod, VaultRead,
 };
@@ -314,12 +315,12 @@ fn answers_as_the_real_api_server_did() {
         let name = scenario["scenario"].as_str().unwrap_or_default().to_owned();
         match replay(&scenario) {
             Ok(compared) => {
-                println!("ok   {name} ({compared} compared)");
+                told(format_args!("ok   {name} ({compared} compared)"));
                 held.push(name);
             }
-            Err(why) => println!("open {name}: {}", why.chars().take(420).collect::<String>()),
+            Err(why) => told(format_args!("open {name}: {}", why.chars().take(420).collect::<String>())),
         }
     }
-    println!("{} of {} scenarios hold", held.len(), files.len());
+    told(format_args!("recorded scenarios that hold: {} of {}", held.len(), files.len()));
     assert!(held.len() >= LEAST, "only {} scenarios hold", held.len());
 }

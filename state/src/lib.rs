@@ -16,6 +16,7 @@ mod read;
 mod reader;
 mod renewal;
 mod reserve;
+mod seal;
 mod secrets;
 mod settings;
 mod store;

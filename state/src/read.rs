@@ -3,6 +3,7 @@
 use crate::chain::{self, Hash, Link};
 use crate::failure::{sqlite, storage};
 use crate::lease::{Liveness, LockFolder, Ownership};
+use crate::seal;
 use jiff::Timestamp;
 use platflow_engine::journal::{
     EnvironmentRow, JournalError, LoadedRun, RecordedStep, RunStatus, RunSummary, Sequence, StoredEvent,
@@ -151,9 +152,10 @@ pub(crate) fn load(connection: &Connection, locks: &LockFolder, run: &RunId) -> 
     }
     let plan = serde_json::from_slice(&body)
         .map_err(|error| damaged(format!("the plan of run {run} cannot be read ({error})")))?;
-    let run_payload = connection
+    let run_payload: Vec<u8> = connection
         .query_row("SELECT payload FROM run_states WHERE run = ?1", [journal.number], |row| row.get(0))
         .map_err(&failed)?;
+    let run_payload = seal::open(&[run.as_str()], run_payload)?;
     let steps = connection
         .prepare_cached("SELECT step, payload FROM step_states WHERE run = ?1 ORDER BY step")
         .and_then(|mut statement| {
@@ -164,7 +166,10 @@ pub(crate) fn load(connection: &Connection, locks: &LockFolder, run: &RunId) -> 
         .map_err(&failed)?;
     let steps = steps
         .into_iter()
-        .map(|(step, payload)| Ok((name(&step, StepName::new)?, payload)))
+        .map(|(step, payload)| {
+            let payload = seal::open(&[run.as_str(), &step], payload)?;
+            Ok((name(&step, StepName::new)?, payload))
+        })
         .collect::<Result<_, JournalError>>()?;
     Ok(LoadedRun { summary, plan, plan_digest: journal.plan_digest, run_payload, steps })
 }
@@ -361,7 +366,8 @@ pub(crate) fn environment(
 
 /// The environment's record, by step.
 pub(crate) fn record(connection: &Connection, uid: &EnvironmentUid) -> Result<Vec<RecordedStep>, JournalError> {
-    recorded(connection, "SELECT body FROM recorded_steps WHERE environment = ?1 ORDER BY step", params![uid.as_str()])
+    let sql = "SELECT step, body FROM recorded_steps WHERE environment = ?1 ORDER BY step";
+    recorded(connection, uid, sql, params![uid.as_str()])
 }
 
 /// The same without what one run wrote, which may be all of a large record.
@@ -370,19 +376,29 @@ pub(crate) fn record_of_others(
     uid: &EnvironmentUid,
     run: &RunId,
 ) -> Result<Vec<RecordedStep>, JournalError> {
-    let sql = "SELECT body FROM recorded_steps WHERE environment = ?1 AND run <> ?2 ORDER BY step";
-    recorded(connection, sql, params![uid.as_str(), run.as_str()])
+    let sql = "SELECT step, body FROM recorded_steps WHERE environment = ?1 AND run <> ?2 ORDER BY step";
+    recorded(connection, uid, sql, params![uid.as_str(), run.as_str()])
 }
 
-fn recorded(connection: &Connection, sql: &str, wanted: impl Params) -> Result<Vec<RecordedStep>, JournalError> {
+fn recorded(
+    connection: &Connection,
+    uid: &EnvironmentUid,
+    sql: &str,
+    wanted: impl Params,
+) -> Result<Vec<RecordedStep>, JournalError> {
     let bodies = connection
         .prepare_cached(sql)
-        .and_then(|mut statement| statement.query_map(wanted, |row| row.get(0))?.collect::<Result<Vec<Vec<u8>>, _>>())
+        .and_then(|mut statement| {
+            statement
+                .query_map(wanted, |row| Ok((row.get(0)?, row.get(1)?)))?
+                .collect::<Result<Vec<(String, Vec<u8>)>, _>>()
+        })
         .map_err(sqlite("read"))?;
     bodies
-        .iter()
-        .map(|body| {
-            serde_json::from_slice(body).map_err(|error| damaged(format!("a recorded step cannot be read ({error})")))
+        .into_iter()
+        .map(|(step, body)| {
+            let body = seal::open(&[uid.as_str(), &step], body)?;
+            serde_json::from_slice(&body).map_err(|error| damaged(format!("a recorded step cannot be read ({error})")))
         })
         .collect()
 }

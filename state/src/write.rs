@@ -3,6 +3,7 @@
 use crate::chain::{self, Hash, Link};
 use crate::failure::{RunIdTaken, sqlite, storage};
 use crate::lease::{Liveness, LockFolder, Ownership};
+use crate::seal;
 use crate::settings::StoreSettings;
 use crate::time;
 use platflow_engine::journal::{Batch, JournalError, Lease, NewRun, Owner, RecordChange, RunStatus, Sequence};
@@ -259,15 +260,17 @@ fn apply_batch(
         params![sequence, hash, batch.status.map(RunStatus::as_str), number],
     )?;
     for row in &batch.steps {
+        let sealed = seal::seal(&[run.as_str(), row.step.as_str()], &row.payload);
         execute(
             connection,
             "INSERT INTO step_states (run, step, state, payload) VALUES (?1, ?2, ?3, ?4)
              ON CONFLICT (run, step) DO UPDATE SET state = excluded.state, payload = excluded.payload",
-            params![number, row.step.as_str(), row.state, row.payload],
+            params![number, row.step.as_str(), row.state, sealed],
         )?;
     }
     if let Some(payload) = &batch.run_payload {
-        execute(connection, "UPDATE run_states SET payload = ?1 WHERE run = ?2", params![payload, number])?;
+        let sealed = seal::seal(&[run.as_str()], payload);
+        execute(connection, "UPDATE run_states SET payload = ?1 WHERE run = ?2", params![sealed, number])?;
     }
     if !batch.record.is_empty() {
         apply_record(connection, number, &batch.record)?;
@@ -286,12 +289,13 @@ fn apply_record(connection: &Connection, number: i64, changes: &[RecordChange]) 
     for change in changes {
         match change {
             RecordChange::Put(record) => {
+                let body = seal::seal(&[&uid, record.step.as_str()], &json(record)?);
                 execute(
                     connection,
                     "INSERT INTO recorded_steps (environment, step, kind, settled, run, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
                      ON CONFLICT (environment, step) DO UPDATE SET kind = excluded.kind, settled = excluded.settled,
                          run = excluded.run, body = excluded.body",
-                    params![uid, record.step.as_str(), record.kind.as_str(), record.settled, record.run.as_str(), json(record)?],
+                    params![uid, record.step.as_str(), record.kind.as_str(), record.settled, record.run.as_str(), body],
                 )?;
                 execute(
                     connection,

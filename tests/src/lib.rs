@@ -3,6 +3,7 @@
 //! Nothing of the surroundings leaks in (empty environment, own HOME and state), and nothing stays behind: the sandbox
 //! that a test started is stopped with it.
 
+pub mod asking;
 pub mod cluster;
 pub mod durable;
 pub mod fault_proxy;
@@ -12,7 +13,7 @@ pub mod world;
 
 use platflow_sandbox::control::Sandbox;
 use serde_json::Value;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -110,6 +111,22 @@ impl Running {
         true
     }
 
+    /// Reads its standard error until a line contains `words`; false if it ends before. The rest is read by `wait`.
+    pub fn read_error_until(&mut self, words: &str) -> bool {
+        let Some(pipe) = self.child.stderr.as_mut() else { return false };
+        let (mut line, mut byte) = (Vec::new(), [0]);
+        while pipe.read(&mut byte).is_ok_and(|read| read == 1) {
+            line.push(byte[0]);
+            if byte[0] == b'\n' {
+                if String::from_utf8_lossy(&line).contains(words) {
+                    return true;
+                }
+                line.clear();
+            }
+        }
+        false
+    }
+
     /// Lets go of its standard output, as `head` does: what it prints from now on finds no reader.
     pub fn close_stdout(&mut self) {
         self.child.stdout = None;
@@ -170,7 +187,7 @@ fn lines_of(pipe: Option<ChildStdout>) -> Receiver<String> {
     receiver
 }
 
-fn read_all(pipe: Option<impl std::io::Read>) -> String {
+fn read_all(pipe: Option<impl Read>) -> String {
     let mut bytes = Vec::new();
     if let Some(mut pipe) = pipe {
         let _ = pipe.read_to_end(&mut bytes);

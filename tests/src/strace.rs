@@ -32,8 +32,12 @@ impl Strike {
     }
 }
 
-/// Whether strace is there and may trace; says so loudly on stderr when it is not.
+/// Whether strace is there and may trace. Says loudly when it is not; where `CI` is set, that fails the test.
+///
+/// # Panics
+/// In CI without strace.
 #[must_use]
+#[track_caller]
 #[expect(clippy::disallowed_methods, reason = "the harness owns the processes it starts")]
 pub fn permitted(test: &str) -> bool {
     let tried = Command::new("strace")
@@ -43,7 +47,7 @@ pub fn permitted(test: &str) -> bool {
         .status();
     let permitted = tried.is_ok_and(|status| status.success());
     if !permitted {
-        eprintln!("SKIPPED: {test}: strace is not installed here or may not trace; 1 test skipped");
+        platflow_report::skipped_for_want_of("strace", test, "it is not installed here, or may not trace");
     }
     permitted
 }

@@ -46,8 +46,14 @@ fn broken_runbooks_are_refused_with_place_and_remedy() {
         (
             "cycle.yaml",
             "workflow: w\nenvironment: e\nsteps:\n  a:\n    kind: core.wait\n    needs: [b]\n    spec: {seconds: 1}\n  b:\n    kind: core.wait\n    needs: [a]\n    spec: {seconds: 1}\n",
-            "a",
-            "b",
+            "a → b → a",
+            ":4",
+        ),
+        (
+            "longer-cycle.yaml",
+            "workflow: w\nenvironment: e\nsteps:\n  a:\n    kind: core.wait\n    needs: [c]\n    spec: {seconds: 1}\n  b:\n    kind: core.wait\n    needs: [a]\n    spec: {seconds: 1}\n  c:\n    kind: core.wait\n    needs: [b]\n    spec: {seconds: 1}\n",
+            "a → c → b → a",
+            ":4",
         ),
         ("yaml.yaml", "workflow: [\n", "yaml.yaml", ":"),
     ];

@@ -3,6 +3,7 @@
 //! The moments are spread over the journal, not over the clock: the run is killed when it has written its n-th event, so
 //! every phase is hit however fast the machine is.
 
+use platflow_report::Sweep;
 use platflow_tests::TestEnvironment;
 use platflow_tests::scale::scale;
 use platflow_tests::world::World;
@@ -40,6 +41,7 @@ fn assert_same(wanted: &BTreeMap<String, usize>, found: &World, when: &str) {
 /// the same world as an undisturbed one, nothing twice.
 #[test]
 fn killed_anywhere_it_resumes_to_the_same_world() {
+    let sweep = Sweep::begin("the shipped platform killed at events");
     let (wanted, total) = undisturbed();
     let kills = scale().of(40, 120) as u64;
     let mut hit = 0;
@@ -55,7 +57,7 @@ fn killed_anywhere_it_resumes_to_the_same_world() {
         assert_same(&wanted, &place.world(), &when);
     }
     assert!(hit * 10 >= kills * 9, "only {hit} of {kills} kills hit a running process");
-    println!("kills that hit: {hit} of {kills}, events in an undisturbed run: {total}");
+    sweep.end(kills, "none, spread evenly", format_args!("{hit} hit; events in an undisturbed run: {total}"));
 }
 
 /// Proves that a rollback and a destroy that are killed go on with `resume` and leave nothing.

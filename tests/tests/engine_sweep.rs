@@ -10,6 +10,7 @@ use platflow_engine::model::sweep::{Broken, Crash, Recovery, Subject, Undisturbe
 use platflow_engine::model::world::{Fault, Moment};
 use platflow_engine::name::StepName;
 use platflow_engine::plan::OnFailure;
+use platflow_report::Sweep;
 use platflow_simulation::shipped;
 use platflow_tests::TestEnvironment;
 use platflow_tests::scale::scale;
@@ -104,13 +105,14 @@ fn draw(mut cases: Vec<Case>, most: usize) -> Vec<Case> {
 }
 
 fn sweep(what: &str, earlier: bool, twice: bool, cases: impl FnOnce(&Subject, &Undisturbed) -> (Vec<Case>, usize)) {
+    let sweep = Sweep::begin(format!("the shipped graph on model steps, {what}"));
     let subject = shipped::subject(&graph(), earlier);
     let expected = block_on(subject.undisturbed(twice)).unwrap_or_else(|broken| panic!("{broken}"));
     let (all, most) = cases(&subject, &expected);
     let total = all.len();
     let chosen = draw(all, most);
     try_all(&subject, &expected, &chosen);
-    println!("{what}: {} of {total} tried", chosen.len());
+    sweep.end(chosen.len(), SEED, format_args!("of {total} there are"));
 }
 
 fn both_ways(crashes: &[Crash], twice: bool) -> Vec<Case> {

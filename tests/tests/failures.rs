@@ -1,7 +1,8 @@
 //! A step that fails for good, through the real binary: park, rollback, restore, destroy.
 
-use platflow_tests::TestEnvironment;
 use platflow_tests::world::World;
+use platflow_tests::{TestEnvironment, durable};
+use serde_json::Value;
 
 const FAST: &str = "150";
 const RULE: &str = "eks:CreateNodegroup:data=error:InvalidParameterException";
@@ -46,27 +47,55 @@ fn a_failing_first_run_rolls_back_to_nothing() {
     assert_empty(&place.world(), "the rollback");
 }
 
-/// Proves that a second run which changes one step and then fails leaves the world as it was before it.
-#[test]
-fn a_failing_second_run_restores_what_it_changed() {
+/// The journal's place of the first event of that kind, of that step if one is named.
+fn at(journal: &[Value], event: &str, step: &str) -> Option<usize> {
+    journal.iter().position(|one| one["event"] == event && (step.is_empty() || one["step"] == step))
+}
+
+/// A deployment, then one that changes `changed` (which `step` does, and is proven to have done), and fails for good by
+/// `fault`: what was changed is restored in every field that the runbook sets, and nothing came or went.
+fn assert_restored(changed: &[&str], step: &str, fault: &str) {
     let place = TestEnvironment::new();
     place.run(&["run", "deploy-aws-dev", "--sandbox", "--speed", FAST]).expect_code(0);
     let before = place.world().shape();
-    let arguments = [
-        "run",
-        "deploy-aws-dev",
-        "--sandbox",
-        "--set",
-        "log_retention_days=90",
-        "--set",
-        "public_access_cidrs=[127.0.0.0/8]",
-        "--sandbox-fault",
-        "eks:UpdateClusterConfig=error:InvalidParameterException",
-        "--on-failure",
-        "rollback",
-    ];
-    place.run(&arguments).expect_code(4);
+    let set: Vec<&str> = changed.iter().flat_map(|changed| ["--set", *changed]).collect();
+    let run = ["run", "deploy-aws-dev", "--sandbox", "--sandbox-fault", fault, "--on-failure", "rollback"];
+    place.run(&[&run[..], &set[..]].concat()).expect_code(4);
+    let journal = durable::journal(&place, &place.newest_run().expect("a run"));
+    let verified = at(&journal, "step-verified", step).unwrap_or_else(|| panic!("{step} was not changed"));
+    assert_eq!(journal[verified]["effect"], "changed", "{}", journal[verified]);
+    assert!(Some(verified) < at(&journal, "direction-set", ""), "{step} was changed before the rollback");
     assert_eq!(before, place.world().shape());
+    let plan = place.run(&["plan", "deploy-aws-dev", "--sandbox"]);
+    assert_eq!(plan.code, 0, "it is not as it was:\n{}", plan.stdout);
+    // That a plan sees such a change at all.
+    let plan = ["plan", "deploy-aws-dev", "--sandbox"];
+    let seen = place.run(&[&plan[..], &set[..]].concat()).expect_code(3);
+    assert!(seen.stdout.contains(&format!("change   {step}")), "{}", seen.stdout);
+}
+
+/// Proves that a second run which changes one step and then fails leaves the world as it was before it: a log group and
+/// what was looked up for it.
+#[test]
+fn a_failing_second_run_restores_what_it_changed() {
+    assert_restored(
+        &["log_retention_days=90", "public_access_cidrs=[127.0.0.0/8]"],
+        "cluster.logs",
+        "eks:UpdateClusterConfig=error:InvalidParameterException",
+    );
+}
+
+/// Proves the same of a template for machines, which only ever gets new versions: the former one is in force again.
+#[test]
+fn a_failing_change_of_a_pool_puts_its_template_back() {
+    let system = "{instance_types: [t3.large], architecture: x86_64, capacity: ON_DEMAND, disk_gib: 120, min: 3, desired: 3, max: 7, labels: {platform/pool: system}, taints: []}";
+    let apps = "{instance_types: [t3.xlarge, t3a.xlarge, m5.xlarge, m5a.xlarge, m6i.xlarge], architecture: x86_64, capacity: SPOT, disk_gib: 150, min: 3, desired: 3, max: 10, labels: {platform/pool: apps}, taints: []}";
+    let data = "{instance_types: [r6g.large], architecture: arm64, capacity: ON_DEMAND, disk_gib: 300, min: 2, desired: 2, max: 4, labels: {platform/pool: data}, taints: [{key: platform/pool, value: data, effect: NO_SCHEDULE}]}";
+    assert_restored(
+        &[&format!("pools={{system: {system}, apps: {apps}, data: {data}}}")],
+        "pools.system.template",
+        "eks:UpdateNodegroupVersion=error:InvalidParameterException",
+    );
 }
 
 /// Proves that the run that built everything rolls back to nothing, but only after the environment's name was typed.
@@ -92,30 +121,6 @@ fn destroy_empties_the_world_after_several_runs() {
     place.run(&["destroy", "aws-dev"]).expect_code(6);
     place.run(&["destroy", "aws-dev", "--confirm", "aws-dev"]).expect_code(0);
     assert_empty(&place.world(), "destroy");
-}
-
-/// Proves that what came up broken is named when the run parks, and that `resume` removes it and builds it again: nobody
-/// has to take a run of half an hour back because one gateway failed.
-#[test]
-fn what_came_up_broken_is_built_again_by_resume() {
-    let place = TestEnvironment::new();
-    let arguments = [
-        "run",
-        "deploy-aws-dev",
-        "--sandbox",
-        "--speed",
-        FAST,
-        "--sandbox-fault",
-        "ec2:CreateNatGateway=nat_gateway_fails*1",
-    ];
-    let parked = place.run(&arguments).expect_code(5);
-    assert!(parked.stderr.contains("removed and built again"), "{}", parked.stderr);
-    let run = place.newest_run().expect("a run");
-    place.run(&["resume", &run]).expect_code(0);
-    let world = place.world();
-    let gateways: Vec<_> = world.made().filter(|one| one.kind == "ec2:nat-gateway").collect();
-    assert_eq!(gateways.len(), 1, "{gateways:#?}");
-    assert_eq!(gateways[0].state, "available");
 }
 
 /// Proves that Argo CD gets the credentials of a private repository, that they are nowhere in what platflow writes, and

@@ -59,15 +59,15 @@ fn place() -> Option<(SmallDisk, TestEnvironment)> {
     Some((disk, place))
 }
 
-fn skipped() {
-    eprintln!("SKIPPED: full_disk: this user may not mount a file system; 1 test skipped");
+fn skipped(test: &str) {
+    platflow_report::skipped(test, "this user may not mount a file system");
 }
 
 /// Proves that a run on a disk that fills up ends with an error that says so and loses nothing it told, and that its
 /// rollback on the disk, still full, ends in an empty world with everything on record.
 #[test]
 fn a_rollback_is_recorded_on_a_full_disk() {
-    let Some((disk, place)) = place() else { return skipped() };
+    let Some((disk, place)) = place() else { return skipped("a_rollback_is_recorded_on_a_full_disk") };
     let mut running = place.start(RUN);
     assert!(running.read_lines(12, Duration::from_secs(60)), "it ended too soon");
     disk.fill();
@@ -88,7 +88,7 @@ fn a_rollback_is_recorded_on_a_full_disk() {
 /// Proves that `cancel` gives the space to the process that it stops: the stop is recorded, and can be gone on from.
 #[test]
 fn a_cancel_is_recorded_on_a_full_disk() {
-    let Some((disk, place)) = place() else { return skipped() };
+    let Some((disk, place)) = place() else { return skipped("a_cancel_is_recorded_on_a_full_disk") };
     let mut running = place.start(RUN);
     assert!(running.read_lines(8, Duration::from_secs(60)), "it ended too soon");
     let run = place.newest_run().expect("a run");

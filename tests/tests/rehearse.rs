@@ -1,13 +1,15 @@
 //! `platflow rehearse` through the real binary: a sound runbook has no violations, an unsound one is found out with a seed
 //! that shows how, and the whole shipped platform is crashed at every one of its journal's boundaries.
 
+use platflow_report::Sweep;
 use platflow_tests::scale::scale;
 use platflow_tests::{Running, TestEnvironment, wait_for};
 use serde_json::Value;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// Too long for a budget of a second.
+const LONGER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/small-cluster.yaml");
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Two simulated steps and one real resource.
@@ -75,6 +77,26 @@ fn a_sound_runbook_has_no_violations() {
     assert_eq!(list["runs"], serde_json::json!([]), "a rehearsal leaves no run behind");
 }
 
+/// Proves that a budget that is much too short still takes every boundary of the journal once, half of them resumed and half
+/// rolled back, says that it took longer, and takes next to nothing else.
+#[test]
+fn a_budget_takes_every_boundary_however_short_it_is() {
+    let place = placed(SOUND);
+    let answer = place.run(&["rehearse", "./runbook.yaml", "--budget", "1s", "--output", "json"]).expect_code(0).json();
+    let (boundaries, of) = covered(&answer, "boundaries");
+    assert!(boundaries == of && of > 4, "{answer}");
+    assert_eq!(answer["complete"], true, "{answer}");
+    let told = place.run(&["rehearse", LONGER, "--budget", "1s", "--workers", "1"]).expect_code(0);
+    assert!(told.stderr.contains("the budget is spent"), "a cluster takes longer than that: {}", told.stderr);
+    assert!(!told.stdout.contains("incomplete"), "{}", told.stdout);
+    let line = told.stdout.lines().find(|line| line.contains("journal boundaries")).expect("a line about boundaries");
+    let numbers: Vec<usize> =
+        line.split(|one: char| !one.is_ascii_digit()).filter_map(|one| one.parse().ok()).collect();
+    let [covered, of, resumed, rolled_back] = numbers[..] else { panic!("another form: {line}") };
+    assert!(covered == of && of > 20 && resumed.abs_diff(rolled_back) <= 1 && resumed + rolled_back == of, "{line}");
+    assert!(told.stdout.contains(&format!("{of} cases, 0 violation(s)")), "{}", told.stdout);
+}
+
 /// Proves that a step which is not what it says it is makes violations (exit 5), each with a seed, and that replaying a
 /// seed shows that case step by step, with the same finding.
 #[test]
@@ -135,14 +157,13 @@ fn nothing_is_left_of_an_interrupted_or_killed_rehearsal() {
 /// after second crashes; each resumed and rolled back.
 #[test]
 fn the_shipped_platform_is_rehearsed() {
+    let sweep = Sweep::begin("the shipped platform rehearsed");
     let cases = scale().of(520, 5_000);
     let place = TestEnvironment::new();
     let answer = place.run(&["rehearse", "deploy-aws-dev", "--cases", &cases.to_string(), "--output", "json"]);
     assert!([0, 5].contains(&answer.code), "{}", answer.stderr);
     let answer = answer.json();
-    // Past the test's own capture: how much was shown belongs into every log.
-    let told = format!("rehearsed {} cases in {} s: {}", answer["cases"], answer["seconds"], answer["coverage"]);
-    writeln!(std::io::stderr(), "{told}").expect("stderr is open");
+    sweep.end(&answer["cases"], "--replay takes one", &answer["coverage"]);
     assert_eq!(answer["violations"], serde_json::json!([]));
     let (boundaries, of) = covered(&answer, "boundaries");
     assert_eq!(boundaries, of, "{answer}");

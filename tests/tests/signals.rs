@@ -1,18 +1,21 @@
 //! SIGTERM and SIGINT in each state of a run, and a standard output that is gone or full.
 
+use platflow_report::Sweep;
 use platflow_tests::durable::{assert_nothing_told_is_lost, verified_events};
 use platflow_tests::scale::scale;
-use platflow_tests::{Running, TestEnvironment};
+use platflow_tests::{Running, TestEnvironment, wait_for};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::OpenOptions;
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const RUNBOOK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/small-cluster.yaml");
 /// Slow enough that a signal finds the state it was meant for.
 const SPEED: &str = "200";
 const RUN: &[&str] = &["run", RUNBOOK, "--sandbox", "--speed", SPEED, "--output", "jsonl"];
 const LIMIT: Duration = Duration::from_secs(60);
+/// How much later than its effect the reply to a slow call comes.
+const LATE: Duration = Duration::from_secs(120);
 
 fn undisturbed() -> (TestEnvironment, BTreeMap<String, usize>, u64) {
     let place = TestEnvironment::new();
@@ -36,6 +39,7 @@ fn signalled(mut running: Running, signal: &str, lines: u64) -> (String, platflo
 /// and that `resume` ends in the undisturbed world.
 #[test]
 fn a_signal_in_each_state_of_a_run() {
+    let sweep = Sweep::begin("SIGTERM and SIGINT in a run");
     let (_, wanted, events) = undisturbed();
     let mut states = BTreeSet::new();
     let signals = scale().of(10, 60) as u64;
@@ -54,13 +58,15 @@ fn a_signal_in_each_state_of_a_run() {
         states.insert(state);
     }
     assert!(states.len() >= 4, "too few states were hit: {states:?}");
-    println!("states signalled: {states:?}");
+    sweep.end(signals, "none, spread evenly", format_args!("states signalled: {states:?}"));
 }
 
 /// Proves that a signal to a rollback ends it with exit 130, and that `resume` ends in an empty world.
 #[test]
 fn a_signal_in_a_rollback() {
-    for (index, signal) in ["TERM", "INT"].into_iter().cycle().take(scale().of(4, 20)).enumerate() {
+    let sweep = Sweep::begin("SIGTERM and SIGINT in a rollback");
+    let signals = scale().of(4, 20);
+    for (index, signal) in ["TERM", "INT"].into_iter().cycle().take(signals).enumerate() {
         let (place, _, _) = undisturbed();
         let run = place.newest_run().expect("a run");
         let running = place.start(&["rollback", &run, "--confirm", "small", "--output", "jsonl"]);
@@ -71,6 +77,37 @@ fn a_signal_in_a_rollback() {
         assert_nothing_told_is_lost(&place, &run, &ended.stdout, &when);
         assert_eq!(place.world().shape(), BTreeMap::new(), "{when}");
     }
+    sweep.end(signals, "none", "all resumed to an empty world");
+}
+
+/// Proves that a second Ctrl-C while a call is under way ends the process at once, with exit 130 and long before the reply
+/// comes, and that `resume` ends in the undisturbed world without making again what that call made.
+#[test]
+fn a_second_interrupt_stops_at_once() {
+    let (_, wanted, _) = undisturbed();
+    // A call must not outlast the lease; this one is answered long after the test.
+    let place = TestEnvironment::new().with("PLATFLOW_LEASE_MS", "600000");
+    let late = format!("eks:CreateCluster=delay:{}*1", LATE.as_millis());
+    let mut running = place.start(&[RUN, &["--sandbox-fault", late.as_str()]].concat());
+    let created = |place: &TestEnvironment| {
+        place.counters()["mutating"]["by_operation"]["eks:CreateCluster"].as_u64().unwrap_or_default()
+    };
+    assert!(running.read_lines(1, LIMIT), "the sandbox is there, and the run begun");
+    wait_for("the call", LIMIT, || created(&place) == 1);
+    let asked = Instant::now();
+    running.signal("INT");
+    assert!(running.read_error_until("stopping at the next safe point"), "the first one is acknowledged");
+    assert!(running.ended().is_none(), "the first one waits for the call");
+    running.signal("INT");
+    let ended = running.wait();
+    assert_eq!(ended.code, 130, "{}", ended.stderr);
+    assert!(ended.stderr.contains("platflow resume"), "{}", ended.stderr);
+    assert!(asked.elapsed() < LATE / 2, "it waited for the reply: {:?}", asked.elapsed());
+    let run = place.newest_run().expect("a run");
+    place.run(&["resume", &run]).expect_code(0);
+    assert_nothing_told_is_lost(&place, &run, &ended.stdout, "two interrupts");
+    assert_eq!(place.world().shape(), wanted);
+    assert_eq!(created(&place), 1, "the cluster was made once");
 }
 
 /// Proves that a reader of standard output that goes away, at the start or on the way, neither stops the run nor changes

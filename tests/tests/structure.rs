@@ -40,7 +40,7 @@ fn rust_files() -> Vec<PathBuf> {
 }
 
 /// Proves that no crate imports against the arrows engine ← state, steps ← workflows ← cli, and that the sandbox
-/// imports none of ours. Test-only dependencies may point at the sandbox.
+/// imports none of ours. Test-only dependencies may point at the sandbox and at what prints figures.
 #[test]
 fn imports_follow_the_arrows() {
     let allowed: BTreeMap<&str, BTreeSet<&str>> = [
@@ -62,10 +62,12 @@ fn imports_follow_the_arrows() {
                 "platflow-workflows",
                 "platflow-sandbox",
                 "platflow-simulation",
+                "platflow-report",
             ],
         ),
-        ("platflow-simulation", vec!["platflow-engine", "platflow-state"]),
-        ("platflow-gate", vec!["platflow-engine", "platflow-state", "platflow-simulation"]),
+        ("platflow-report", vec![]),
+        ("platflow-simulation", vec!["platflow-engine", "platflow-state", "platflow-report"]),
+        ("platflow-gate", vec!["platflow-engine", "platflow-state", "platflow-report", "platflow-simulation"]),
         ("platflow-bench", vec!["platflow-engine", "platflow-state"]),
     ]
     .into_iter()
@@ -85,7 +87,7 @@ fn imports_follow_the_arrows() {
             }
             let for_tests = dependency["kind"] == "dev";
             let fine = allowed[name].contains(other)
-                || (for_tests && (other == "platflow-sandbox" || other == "platflow-engine"));
+                || (for_tests && ["platflow-sandbox", "platflow-engine", "platflow-report"].contains(&other));
             assert!(fine, "{name} must not import {other}");
         }
     }
@@ -99,6 +101,25 @@ fn the_engine_builds_no_sdk() {
             output("cargo", &["tree", "--offline", "-p", package, "--edges", "normal,build,dev", "--prefix", "none"]);
         assert!(!tree.contains("aws-sdk-"), "{package} reaches an AWS SDK");
     }
+}
+
+/// Proves that no test prints what libtest keeps from the log when the test passes: figures and skips are told through
+/// `platflow_report`.
+#[test]
+fn tests_tell_their_figures_past_the_capture() {
+    let mut findings = Vec::new();
+    for path in rust_files() {
+        let name = path.strip_prefix(root()).expect("below the root").display().to_string();
+        let is_test = name.contains("/tests/") || name.starts_with("tests/") || name.ends_with("_tests.rs");
+        // The gate is a program, and this file holds the words that it looks for.
+        if !is_test || name == "tests/gate/src/main.rs" || name == "tests/tests/structure.rs" {
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).expect("readable file");
+        let captured = text.lines().enumerate().filter(|(_, line)| line.contains("println!("));
+        findings.extend(captured.map(|(at, line)| format!("{name}:{}: {}", at + 1, line.trim())));
+    }
+    assert!(findings.is_empty(), "nobody sees this of a test that passes:\n{}", findings.join("\n"));
 }
 
 /// Proves that files stay readable: at most 500 lines, and each says in its first line what it is for.

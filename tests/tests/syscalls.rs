@@ -6,6 +6,7 @@
 //! n goes up to the count of the busiest thread of an undisturbed run: the thread that writes the state file for disk
 //! calls, the busiest worker for sockets. CI takes a sample, spread evenly; nightly takes every n.
 
+use platflow_report::Sweep;
 use platflow_tests::durable::{assert_nothing_told_is_lost, verified_events};
 use platflow_tests::scale::scale;
 use platflow_tests::strace::{self, Strike};
@@ -147,6 +148,7 @@ fn case(verb: Verb, strike: Strike, call: &str, at: u64, wanted: &Shape) -> bool
 
 /// All points of a verb, worked off by two workers; says what was swept.
 fn sweep(verb: Verb, strike: Strike, calls: &[&str], limit: usize) {
+    let sweep = Sweep::begin(format!("{verb:?} under {strike:?}"));
     let wanted = undisturbed();
     let (place, arguments) = ready(verb);
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
@@ -164,7 +166,8 @@ fn sweep(verb: Verb, strike: Strike, calls: &[&str], limit: usize) {
         }
     });
     let hits = hits.into_inner();
-    println!("{verb:?} under {strike:?}: {} points, {hits} hit; calls of the busiest thread: {counts:?}", points.len());
+    let counted = format!("{hits} hit; calls of the busiest thread: {counts:?}");
+    sweep.end(points.len(), "none, spread evenly", counted);
     // Sockets and workers differ from run to run, and some failures are made good; most strikes must have been felt.
     if strike == Strike::Kill {
         assert!(hits * 4 >= points.len() * 3, "only {hits} of {} kills hit: {counts:?}", points.len());
@@ -228,15 +231,18 @@ fn the_shipped_platform_killed_at_system_calls() {
     if !strace::permitted("the_shipped_platform_killed_at_system_calls") {
         return;
     }
+    let sweep = Sweep::begin("the shipped platform killed at system calls");
     let arguments = ["run", "deploy-aws-dev", "--sandbox", "--speed", "600", "--output", "jsonl"];
     let calm = place();
     let counts = strace::count(&calm, &["pwrite64", "fsync", "writev"], &arguments, 0);
     let wanted = calm.world().shape();
     drop(calm);
-    for (call, at) in strace::points(&counts, scale().of(6, 120)) {
+    let points = strace::points(&counts, scale().of(6, 120));
+    for (call, at) in &points {
         let place = place();
-        let mut struck = place.finish(strace::struck(&place, Strike::Kill, &call, at, &arguments), &arguments);
+        let mut struck = place.finish(strace::struck(&place, Strike::Kill, call, *at, &arguments), &arguments);
         struck.command = format!("{} killed at {call} {at}", struck.command);
         assert_recovers(&place, Verb::Run, &arguments, &struck, &wanted);
     }
+    sweep.end(points.len(), "none, spread evenly", format_args!("calls of the busiest thread: {counts:?}"));
 }

@@ -1,6 +1,7 @@
 //! Rollback and destroy through the real binary: shown before, proven after, stopped by strangers, and complete from every
 //! half-built world, whatever controllers left behind.
 
+use platflow_report::Sweep;
 use platflow_tests::TestEnvironment;
 use platflow_tests::durable;
 use platflow_tests::scale::scale;
@@ -10,6 +11,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 const FAST: &str = "150";
+/// As fast as it goes, where the worlds are many.
+const FASTEST: &str = "600";
+/// Half-built worlds of every day.
+const CI_WORLDS: usize = 40;
 const LIMIT: Duration = Duration::from_secs(240);
 
 /// Every kind of somebody else's resource that the sandbox can make.
@@ -176,24 +181,29 @@ fn events_of_a_whole_run() -> usize {
 /// every other one is killed once more on the way back.
 #[test]
 fn half_built_worlds_are_taken_down_to_nothing() {
-    let worlds = scale().of(6, 60);
+    let sweep = Sweep::begin("rollbacks from half-built worlds");
+    let worlds = scale().of(CI_WORLDS, 72);
     let events = events_of_a_whole_run();
     // Before that hardly anything stands.
     let begun = 20;
     assert!(events > begun + worlds * 2, "{events} events: no two worlds are cut off at the same one");
+    let (mut kinds, mut standing) = (BTreeSet::new(), BTreeSet::new());
     for number in 0..worlds {
         let place = TestEnvironment::new();
         let cut = u64::try_from(begun + (number * 2 + 1) * (events - begun) / (worlds * 2)).expect("a count");
-        let mut running = place.start(&["run", "deploy-aws-dev", "--sandbox", "--speed", FAST, "--output", "jsonl"]);
+        let mut running = place.start(&["run", "deploy-aws-dev", "--sandbox", "--speed", FASTEST, "--output", "jsonl"]);
         assert!(running.kill_after_lines(cut, LIMIT), "cut after {cut} of {events} events: it had ended before");
         let run = place.newest_run().expect("a run");
         let mut planted = Vec::new();
         for offset in 0..4 {
-            let kind = LEAKS[(number * 4 + offset) % LEAKS.len()];
+            // Another four for each world, so that no two of them are the same.
+            let kind = LEAKS[(number + offset * (1 + number / LEAKS.len())) % LEAKS.len()];
             if place.run(&["sandbox", "leak", kind]).code == 0 {
                 planted.push(kind);
             }
         }
+        kinds.extend(planted.iter().copied());
+        standing.insert(place.world().shape());
         let when = format!("cut after {cut} events, with {planted:?}");
         let mut back = vec!["rollback", run.as_str(), "--confirm", "aws-dev"];
         if number % 2 == 0 {
@@ -210,6 +220,11 @@ fn half_built_worlds_are_taken_down_to_nothing() {
         assert_eq!((end.code, left(&place.world())), (0, Vec::new()), "{when} ({state}): {}{}", end.stdout, end.stderr);
         assert_certified(&place, &run, &when);
     }
+    let counted = format!("{} distinct worlds, with {} kinds of leftovers: {kinds:?}", standing.len(), kinds.len());
+    sweep.end(worlds, "none, spread evenly", counted);
+    assert!(standing.len() >= scale().of(CI_WORLDS * 3 / 4, 60), "only {} of {worlds} differ", standing.len());
+    let least = scale().of(8, LEAKS.len());
+    assert!(kinds.len() >= least, "leftovers of {} kinds only: {kinds:?}", kinds.len());
 }
 
 /// Proves that each other way in which a run ends early leads back to nothing: a wait that took too long, a cancellation,

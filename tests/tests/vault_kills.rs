@@ -4,6 +4,7 @@
 //! Killed is the process that initialises and unseals, at a write, sync, rename or send, in whichever thread comes to its
 //! n-th call first; then four processes resume the run at the same moment. Without strace the kills are at events.
 
+use platflow_report::Sweep;
 use platflow_tests::durable::{journal, verified_events};
 use platflow_tests::scale::scale;
 use platflow_tests::strace::{self, Strike};
@@ -61,7 +62,7 @@ fn points(template: &Prepared, limit: usize) -> Vec<Point> {
     }
     let place = template.case();
     let counts = strace::count(&place, CALLS, &["resume", &template.run], 0);
-    println!("calls of the busiest thread of init and unseal: {counts:?}");
+    platflow_report::told(format_args!("calls of the busiest thread of init and unseal: {counts:?}"));
     let points: Vec<Point> =
         strace::points(&counts, limit).into_iter().map(|(call, at)| Point::Call(call, at)).collect();
     // More cases than calls: the same points again, at other moments of the sandbox.
@@ -212,6 +213,7 @@ fn a_share_in_clear_is_found() {
 /// share in clear in the state file, its log, the sandbox, the key folder or any output.
 #[test]
 fn kills_and_rivals_leave_one_vault_with_its_keys() {
+    let sweep = Sweep::begin("kills over init and unseal of Vault, four rivals");
     let cases = scale().of(45, 2_000);
     let templates = [prepared(), prepared()];
     let points = points(&templates[0], cases);
@@ -233,6 +235,7 @@ fn kills_and_rivals_leave_one_vault_with_its_keys() {
         }
     });
     let hits = hits.into_inner();
-    println!("kills: {}, hit: {hits}; cases by storages that were initialised: {storages:?}", points.len());
+    let counted = format!("{hits} hit; cases by storages that were initialised: {storages:?}");
+    sweep.end(points.len(), "none, spread evenly", counted);
     assert!(hits * 4 >= points.len() * 3, "only {hits} of {} kills hit", points.len());
 }

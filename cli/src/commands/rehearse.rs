@@ -117,7 +117,7 @@ impl Rehearsal<'_> {
     async fn listen(
         &self,
         news: &mut mpsc::UnboundedReceiver<News>,
-        deadline: Option<Timestamp>,
+        mut deadline: Option<Timestamp>,
     ) -> Result<ExitCode, CommandError> {
         let mut extent: Option<Extent> = None;
         let mut tally = Tally::default();
@@ -132,7 +132,17 @@ impl Rehearsal<'_> {
             let told = tokio::select! {
                 biased;
                 told = news.recv() => told,
-                () = over => break,
+                () = over => {
+                    let left = extent.as_ref().map_or(0, |extent| tally.coverage.boundaries_left(extent));
+                    if left == 0 {
+                        break;
+                    }
+                    // Every boundary once is what a budget is promised to take, however slow the machine is.
+                    wanted -= self.jobs.cut(extent.as_ref().map_or(0, |extent| extent.boundaries.len()));
+                    deadline = None;
+                    self.say_that_it_takes_longer(left);
+                    continue;
+                }
             };
             match told {
                 // The queue is empty, or a worker is gone with the case that it was at.
@@ -186,6 +196,14 @@ impl Rehearsal<'_> {
         let count = cases.len();
         self.jobs.fill(cases);
         Ok(count)
+    }
+
+    fn say_that_it_takes_longer(&self, left: usize) {
+        if self.settings.output == OutputFormat::Text {
+            output::note(&format!(
+                "the budget is spent; the journal boundaries that are left ({left}) are taken all the same"
+            ));
+        }
     }
 
     fn elapsed(&self) -> Duration {

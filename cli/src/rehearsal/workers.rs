@@ -33,6 +33,8 @@ pub(crate) enum News {
 #[derive(Default)]
 struct Queue {
     cases: VecDeque<Case>,
+    /// How many there were at first.
+    all: usize,
     known: bool,
     closed: bool,
 }
@@ -49,9 +51,19 @@ impl Jobs {
     /// Says what there is to do.
     pub(crate) fn fill(&self, cases: Vec<Case>) {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.all = cases.len();
         queue.cases = cases.into();
         queue.known = true;
         self.changed.notify_all();
+    }
+
+    /// Of what is not begun yet, nothing is to be begun but the first `most` of all cases; how many were struck off.
+    pub(crate) fn cut(&self, most: usize) -> usize {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = queue.cases.len();
+        let begun = queue.all.saturating_sub(left);
+        queue.cases.truncate(most.saturating_sub(begun));
+        left - queue.cases.len()
     }
 
     /// Nothing more is to be begun.
@@ -135,4 +147,28 @@ async fn work(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rehearsal::schedule::{Extent, sampled};
+
+    /// Proves that a cut takes away what is beyond the first cases, and never one of those, however many are begun.
+    #[test]
+    fn a_cut_leaves_the_first_cases() {
+        for begun in 0..20 {
+            let extent = Extent { boundaries: vec![false; 12], calls: 4, steps: Vec::new() };
+            let cases = sampled(&extent);
+            let (all, jobs) = (cases.len(), Jobs::default());
+            jobs.fill(cases.clone());
+            for wanted in cases.iter().take(begun) {
+                assert_eq!(jobs.take().as_ref(), Some(wanted));
+            }
+            let gone = jobs.cut(12);
+            assert_eq!(gone, all - begun.max(12));
+            let rest: Vec<Case> = (begun..all - gone).filter_map(|_| jobs.take()).collect();
+            assert_eq!(rest, cases.get(begun..all - gone).unwrap_or_default());
+        }
+    }
 }

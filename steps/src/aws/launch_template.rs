@@ -188,10 +188,33 @@ impl LaunchTemplateKind {
             .or_else(|| record.outputs.as_ref().map(|outputs| outputs.launch_template_id.clone()))
     }
 
-    async fn latest(&self, id: &str) -> Result<Option<LaunchTemplateVersion>, StepError> {
-        let sending = self.0.ec2.describe_launch_template_versions().launch_template_id(id).versions("$Latest").send();
+    /// The version that is in force. Not the newest one: a rollback puts an older one in force again.
+    async fn current(&self, id: &str) -> Result<Option<LaunchTemplateVersion>, StepError> {
+        let sending = self.0.ec2.describe_launch_template_versions().launch_template_id(id).versions("$Default").send();
         let answer = look("DescribeLaunchTemplateVersions", sending).await?;
         Ok(answer.launch_template_versions.unwrap_or_default().into_iter().next())
+    }
+
+    /// The newest of all versions that is as the spec wants it.
+    async fn fitting(
+        &self,
+        spec: &LaunchTemplateSpec,
+        id: &str,
+        context: &Context,
+    ) -> Result<Option<String>, StepError> {
+        let (mut newest, mut next): (Option<i64>, Option<String>) = (None, None);
+        loop {
+            let request = self.0.ec2.describe_launch_template_versions().launch_template_id(id);
+            let answer = look("DescribeLaunchTemplateVersions", request.set_next_token(next.take()).send()).await?;
+            let fits = answer.launch_template_versions().iter().filter(|version| {
+                version.launch_template_data().is_some_and(|data| compare(spec, data, context).0.is_empty())
+            });
+            newest = fits.filter_map(|version| version.version_number()).max().max(newest);
+            next = answer.next_token.filter(|token| !token.is_empty());
+            if next.is_none() {
+                return Ok(newest.map(|number| number.to_string()));
+            }
+        }
     }
 
     async fn same_name(&self, spec: &LaunchTemplateSpec) -> Result<Option<Found<LaunchTemplate>>, StepError> {
@@ -218,14 +241,14 @@ impl LaunchTemplateKind {
             return Ok(absent(record, known.as_ref(), context));
         };
         let id = required("launch template id", it.launch_template_id())?;
-        let Some(latest) = self.latest(id).await? else {
+        let Some(current) = self.current(id).await? else {
             return Ok(super::ec2::soon(format!("{id} shows no version yet")));
         };
-        let data = required("launch template data", latest.launch_template_data())?;
+        let data = required("launch template data", current.launch_template_data())?;
         let mut differences = compare(spec, data, context);
         differences.fixed("/name", &spec.name, it.launch_template_name());
         compare_tags(&mut differences, &lasting_tags(context, &spec.name, &spec.tags), &tags);
-        let version = required("launch template version", latest.version_number())?.to_string();
+        let version = required("launch template version", current.version_number())?.to_string();
         let outputs = LaunchTemplateOutputs { launch_template_id: id.to_owned(), version };
         Ok(Seen::Present { outputs, ownership, differences: differences.0 })
     }
@@ -245,13 +268,33 @@ impl LaunchTemplateKind {
         Ok(id)
     }
 
-    async fn add_version(
+    /// Puts a version in force that is as the spec wants it: one that is there, or else a new one. Versions are never taken
+    /// away, so that a rollback comes back to the very version that groups of nodes were built from.
+    async fn put_in_force(
         &self,
         spec: &LaunchTemplateSpec,
         found: &LaunchTemplateOutputs,
         content: serde_json::Value,
         context: &Context,
     ) -> Result<(), StepError> {
+        let id = &found.launch_template_id;
+        let version = match self.fitting(spec, id, context).await? {
+            Some(version) => version,
+            None => self.add_version(spec, found, content, context).await?,
+        };
+        let permit = context.begin("ModifyLaunchTemplate")?;
+        let sending = self.0.ec2.modify_launch_template().launch_template_id(id).default_version(version).send();
+        change("ModifyLaunchTemplate", &permit, sending).await?;
+        Ok(())
+    }
+
+    async fn add_version(
+        &self,
+        spec: &LaunchTemplateSpec,
+        found: &LaunchTemplateOutputs,
+        content: serde_json::Value,
+        context: &Context,
+    ) -> Result<String, StepError> {
         let call = super::eks_cluster::update_call(context, "CreateLaunchTemplateVersion", &content);
         let permit = context.begin(&call)?;
         let id = &found.launch_template_id;
@@ -259,11 +302,7 @@ impl LaunchTemplateKind {
         let sending = request.launch_template_data(data(spec, context)).send();
         let answer = change("CreateLaunchTemplateVersion", &permit, sending).await?;
         let version = answer.launch_template_version.and_then(|version| version.version_number);
-        let version = required("launch template version", version)?.to_string();
-        let permit = context.begin("ModifyLaunchTemplate")?;
-        let sending = self.0.ec2.modify_launch_template().launch_template_id(id).default_version(version).send();
-        change("ModifyLaunchTemplate", &permit, sending).await?;
-        Ok(())
+        Ok(required("launch template version", version)?.to_string())
     }
 }
 
@@ -300,7 +339,7 @@ impl StepKind for LaunchTemplateKind {
                     .filter(|difference| !touches(std::slice::from_ref(difference), "/tags"))
                     .collect();
                 if !data.is_empty() {
-                    self.add_version(spec, outputs, json!([outputs.version, data]), context).await?;
+                    self.put_in_force(spec, outputs, json!([outputs.version, data]), context).await?;
                 }
                 let tags = lasting_tags(context, &spec.name, &spec.tags);
                 restore_tags(&self.0, context, &id, differences, &tags).await?;

@@ -124,6 +124,18 @@ pub(super) struct LookupsKind(pub(super) Arc<AwsClients>);
 /// (<https://docs.aws.amazon.com/eks/latest/userguide/network-reqs.html>).
 const ZONES_WITHOUT_EKS: [&str; 3] = ["use1-az3", "usw1-az2", "cac1-az3"];
 
+/// The note of what was answered.
+const PINNED: &str = "pinned";
+/// The note of what had been answered to other questions before this run.
+const BEFORE: &str = "pinned-before";
+
+/// What the note [`BEFORE`] holds.
+#[derive(Debug, Serialize, Deserialize)]
+struct Before {
+    run: String,
+    answers: LookupsOutputs,
+}
+
 /// Of the questions; that one of them is asked anew makes it no other question.
 fn digest(spec: &LookupsSpec) -> String {
     let asked = LookupsSpec { refresh: None, ..spec.clone() };
@@ -163,9 +175,12 @@ fn contains(range: &str, address: IpAddr) -> bool {
 
 impl LookupsKind {
     /// Answers that are on record, for these questions before any others.
-    fn pinned(record: &Record<LookupsOutputs>, wanted: &str) -> Option<LookupsOutputs> {
-        let noted = record.notes.get("pinned").and_then(|noted| LookupsOutputs::deserialize(noted).ok());
-        let all: Vec<LookupsOutputs> = [noted, record.outputs.clone()].into_iter().flatten().collect();
+    fn pinned(record: &Record<LookupsOutputs>, wanted: &str, run: &str) -> Option<LookupsOutputs> {
+        let before = record.notes.get(BEFORE).and_then(|noted| Before::deserialize(noted).ok());
+        // For the run alone that changed them: to any other one, what was answered last is what there is.
+        let before = before.filter(|before| before.run == run).map(|before| before.answers);
+        let noted = record.notes.get(PINNED).and_then(|noted| LookupsOutputs::deserialize(noted).ok());
+        let all: Vec<LookupsOutputs> = [before, noted, record.outputs.clone()].into_iter().flatten().collect();
         all.iter().find(|one| one.pinned_for == wanted).or(all.last()).cloned()
     }
 
@@ -353,10 +368,10 @@ impl StepKind for LookupsKind {
         &self,
         spec: &LookupsSpec,
         record: &Record<LookupsOutputs>,
-        _context: &Context,
+        context: &Context,
     ) -> Result<Seen<LookupsOutputs>, StepError> {
         let wanted = digest(spec);
-        let Some(outputs) = Self::pinned(record, &wanted) else { return Ok(Seen::Absent) };
+        let Some(outputs) = Self::pinned(record, &wanted, context.run.as_str()) else { return Ok(Seen::Absent) };
         let mut differences = Vec::new();
         if outputs.pinned_for != wanted {
             differences.push(Difference {
@@ -385,8 +400,14 @@ impl StepKind for LookupsKind {
         context: &Context,
     ) -> Result<Made<LookupsOutputs>, StepError> {
         let outputs = self.ask(spec, record.outputs.as_ref(), context).await?;
+        // Other questions than before: the answers until now are what a rollback has to put back, not what could be
+        // asked again by then.
+        if let Some(before) = record.outputs.as_ref().filter(|before| before.pinned_for != outputs.pinned_for) {
+            let before = Before { run: context.run.to_string(), answers: before.clone() };
+            context.note(BEFORE, serde_json::to_value(before).unwrap_or(Value::Null)).await?;
+        }
         let pinned = serde_json::to_value(&outputs).unwrap_or(Value::Null);
-        context.note("pinned", pinned).await?;
+        context.note(PINNED, pinned).await?;
         Ok(Made::Done(outputs))
     }
 
@@ -403,6 +424,37 @@ impl StepKind for LookupsKind {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn answers(pinned_for: &str, range: &str) -> LookupsOutputs {
+        LookupsOutputs {
+            account: "1".into(),
+            partition: "aws".into(),
+            region: "r".into(),
+            zones: Vec::new(),
+            kubernetes_version: "1.35".into(),
+            addon_versions: BTreeMap::new(),
+            public_access_cidrs: vec![range.into()],
+            pinned_for: pinned_for.into(),
+        }
+    }
+
+    /// Proves that the answers before a change are found for the questions before it: a rollback puts them back, and does
+    /// not ask the old questions anew, on top of the new answers.
+    #[test]
+    fn the_answers_before_a_change_are_put_back() {
+        let notes = BTreeMap::from([
+            (PINNED.to_owned(), json!(answers("new", "10.0.0.0/8"))),
+            (BEFORE.to_owned(), json!(Before { run: "changed-it".into(), answers: answers("old", "127.0.0.1/32") })),
+        ]);
+        let outputs = Some(answers("new", "10.0.0.0/8"));
+        let record = Record { outputs, notes, uncertain: false, intended_at: None };
+        let pinned = |wanted: &str, run: &str| LookupsKind::pinned(&record, wanted, run);
+        let (old, new) = (Some(answers("old", "127.0.0.1/32")), Some(answers("new", "10.0.0.0/8")));
+        assert_eq!(pinned("old", "changed-it"), old);
+        assert_eq!(pinned("new", "changed-it"), new);
+        assert_eq!(pinned("old", "a-later-one"), new, "nothing goes back to older versions without a rollback");
+        assert_eq!(pinned("other", "changed-it"), new, "the newest ones");
+    }
 
     /// Proves membership at the edges of ranges, over both families, and that nonsense contains nothing.
     #[test]

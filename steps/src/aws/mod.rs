@@ -15,6 +15,7 @@ pub mod elastic_ip;
 mod failure;
 pub mod iam_role;
 pub mod internet_gateway;
+mod joining;
 pub mod kms_key;
 pub mod launch_template;
 mod leftovers;

@@ -7,6 +7,7 @@ use super::clients::AwsClients;
 use super::ec2::{SHORT, finished, patient, required};
 use super::eks_cluster::{eks_tags, update_call};
 use super::failure::{AwsFailure, change, look};
+use super::joining;
 use super::ownership::{
     Differences, Start, Tags, compare_tags, creation_tags, foreign, going, lasting_tags, not_ours, nothing_left,
     owner_text, ownership, proven, start, terminal, touches,
@@ -141,6 +142,23 @@ struct Activity {
     status: String,
     #[serde(rename = "StatusMessage", default)]
     message: String,
+    #[serde(rename = "Description", default)]
+    description: String,
+}
+
+/// Whether it waits for its machines, or has given up on them.
+fn coming(group: &Nodegroup) -> bool {
+    matches!(group.status(), Some(NodegroupStatus::Creating | NodegroupStatus::CreateFailed))
+}
+
+/// The machines that were launched, by what the activities of their group say.
+fn launched(activities: &[Activity]) -> Vec<String> {
+    let successful = activities.iter().filter(|activity| activity.status == "Successful");
+    let machine = |activity: &Activity| {
+        let machine = activity.description.strip_prefix("Launching a new EC2 instance: ")?;
+        Some(machine.to_owned())
+    };
+    successful.filter_map(machine).collect()
 }
 
 fn scaling_group(group: &Nodegroup) -> Option<&str> {
@@ -219,21 +237,30 @@ impl NodeGroupKind {
 
     /// Why a group is slow: what EKS says, and what the Auto Scaling group tried last. EKS itself shows a lack of
     /// capacity only when it gives up.
-    async fn cause(&self, group: &Nodegroup, context: &Context, since: Option<jiff::Timestamp>) -> Option<String> {
+    async fn cause(
+        &self,
+        spec: &NodeGroupSpec,
+        group: &Nodegroup,
+        context: &Context,
+        since: Option<jiff::Timestamp>,
+    ) -> Option<String> {
         let slow = since.is_some_and(|since| context.now().duration_since(since).as_secs() >= SLOW);
         let name = scaling_group(group).filter(|_| slow);
         let Some(name) = name else { return health(group) };
         let parameters = [parameter("AutoScalingGroupName", name), parameter("MaxRecords", "10")];
         let answer: Result<Activities, _> =
             self.0.signed.ask(Service::AutoScaling, "DescribeScalingActivities", &parameters).await;
-        let failed = answer.ok().and_then(|answer| {
-            let activities = answer.result.activities.member;
-            activities.into_iter().find(|activity| activity.status == "Failed").map(|activity| activity.message)
-        });
-        match (health(group), failed) {
-            (Some(health), Some(failed)) => Some(format!("{health}; {name}: {failed}")),
-            (health, failed) => health.or(failed.map(|failed| format!("{name}: {failed}"))),
-        }
+        let activities = answer.map(|answer| answer.result.activities.member).unwrap_or_default();
+        let failed = activities.iter().find(|activity| activity.status == "Failed");
+        let told = match (failed, launched(&activities)) {
+            (Some(failed), _) => Some(format!("{name}: {}", failed.message)),
+            (None, machines) if !machines.is_empty() && coming(group) => {
+                Some(joining::diagnosis(&self.0, spec, &machines).await)
+            }
+            (None, _) => None,
+        };
+        let all: Vec<String> = health(group).into_iter().chain(told).collect();
+        (!all.is_empty()).then(|| all.join("; "))
     }
 
     async fn create(&self, spec: &NodeGroupSpec, context: &Context) -> Result<(), StepError> {
@@ -370,12 +397,12 @@ impl StepKind for NodeGroupKind {
             Some(NodegroupStatus::Active) => {}
             _ if whose != Ownership::Ours => return Err(foreign(&what, &owner_text(&tags))),
             Some(NodegroupStatus::CreateFailed) => {
-                let cause = self.cause(&group, context, record.intended_at).await;
+                let cause = self.cause(spec, &group, context, record.intended_at).await;
                 return Err(terminal(&what, "CREATE_FAILED", &cause.unwrap_or_else(|| "no cause is shown".to_owned())));
             }
             status => {
                 let status = status.map_or("in no known state", NodegroupStatus::as_str);
-                let cause = self.cause(&group, context, record.intended_at).await;
+                let cause = self.cause(spec, &group, context, record.intended_at).await;
                 let cause = cause.map(|cause| format!(" ({cause})")).unwrap_or_default();
                 let poll_in = patient(context, record.intended_at);
                 return Ok(Seen::Changing { reason: format!("{what} is {status}{cause}"), poll_in });

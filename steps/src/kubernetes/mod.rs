@@ -15,6 +15,7 @@ mod download;
 mod download_tests;
 pub(crate) mod failure;
 mod guests;
+mod held;
 pub(crate) mod installation;
 mod namespaced;
 pub(crate) mod objects;

@@ -5,6 +5,7 @@
 use super::api::{Api, ObjectKey};
 use super::difference;
 use super::failure::{Failure, Meaning};
+use super::held::held;
 use data_encoding::BASE32_NOPAD;
 use platflow_engine::context::Context;
 use platflow_engine::failure::{ErrorClass, Residue, StepError};
@@ -233,7 +234,7 @@ pub(crate) async fn remove(
     }
     match api.get(key).await? {
         Some(left) if text(&left, "/metadata/uid") == text(&stored, "/metadata/uid") => {
-            Ok(Removal::Going(holding(key, &left)))
+            Ok(Removal::Going(held(api, key, &left).await))
         }
         _ => Ok(Removal::Gone(format!("deleted {key}; GET: 404"))),
     }

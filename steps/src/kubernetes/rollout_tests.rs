@@ -135,7 +135,7 @@ fn shipped_bundles_hold_what_they_promise() {
 #[expect(clippy::disallowed_methods, reason = "a test's opt-in to a large file that is not part of the project")]
 fn the_upstream_manifest_is_read() {
     let Ok(path) = std::env::var("PLATFLOW_ARGOCD_MANIFEST") else {
-        eprintln!("SKIPPED the_upstream_manifest_is_read: PLATFLOW_ARGOCD_MANIFEST names no file");
+        platflow_report::skipped("the_upstream_manifest_is_read", "PLATFLOW_ARGOCD_MANIFEST names no file");
         return;
     };
     let objects = super::documents::objects(&std::fs::read_to_string(path).unwrap()).unwrap();

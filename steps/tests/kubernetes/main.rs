@@ -246,7 +246,7 @@ async fn smoke_checks_keep_evidence_and_leave_nothing() {
 #[expect(clippy::disallowed_methods, reason = "a test's opt-in to a large file that is not part of the project")]
 async fn the_upstream_manifest_comes_up() {
     let Ok(path) = std::env::var("PLATFLOW_ARGOCD_MANIFEST") else {
-        eprintln!("SKIPPED the_upstream_manifest_comes_up: PLATFLOW_ARGOCD_MANIFEST names no file");
+        platflow_report::skipped("the_upstream_manifest_comes_up", "PLATFLOW_ARGOCD_MANIFEST names no file");
         return;
     };
     let bench = Bench::new().await;

@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 /// What the copy consists of: the crates under test, and the crate that judges them.
-const COPIED: [&str; 5] = ["engine", "state", "tests/simulation", "tests/gate", "Cargo.lock"];
+const COPIED: [&str; 6] = ["engine", "state", "tests/report", "tests/simulation", "tests/gate", "Cargo.lock"];
 
 /// The switch, as a module of the copied engine.
 const SWITCH: &str = r"//! Which deliberate defect is switched on; none at first.
@@ -136,7 +136,7 @@ pub fn tree(root: &Path, tree: &Path) -> Result<(), PlantError> {
     let manifest = root.join("Cargo.toml");
     let text = fs::read_to_string(&manifest).map_err(at(&manifest))?;
     let lines = text.lines().map(|line| match line.split(" = ").next() {
-        Some("members") => "members = [\"engine\", \"state\", \"tests/simulation\", \"tests/gate\"]",
+        Some("members") => "members = [\"engine\", \"state\", \"tests/report\", \"tests/simulation\", \"tests/gate\"]",
         Some("default-members") => "default-members = [\"tests/gate\"]",
         _ => line,
     });

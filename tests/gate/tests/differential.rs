@@ -14,6 +14,7 @@ use platflow_engine::model::world::Fault;
 use platflow_engine::name::StepName;
 use platflow_engine::plan::{OnFailure, Plan, PlannedStep};
 use platflow_engine::step::UndoPlan;
+use platflow_report::Sweep;
 use platflow_simulation::{scale, workers};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
@@ -208,6 +209,7 @@ async fn compare(case: &Case) -> Result<(), String> {
 /// set of things in the world, at rest, resumed, and rolled back.
 #[test]
 fn engine_and_reference_come_to_the_same() {
+    let sweep = Sweep::begin("random graphs, engine against reference");
     let seeds: Vec<u64> = match scale::replay() {
         Some(seed) => vec![seed],
         None => (0..scale::of(4_000, 100_000) as u64).collect(),
@@ -221,5 +223,5 @@ fn engine_and_reference_come_to_the_same() {
                 .map_err(|problem| format!("seed {seed}: {:?}: {problem}", case(*seed).fates))
         },
     );
-    println!("{} random graphs compared", seeds.len());
+    sweep.end(seeds.len(), platflow_report::seeds(&seeds), "all the same");
 }

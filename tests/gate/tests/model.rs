@@ -14,21 +14,23 @@ use platflow_engine::plan::{OnFailure, Plan};
 use platflow_gate::model::search::explore;
 use platflow_gate::model::trace::{Fact, accepts};
 use platflow_gate::model::{Action, Call, OWNERS, Phase, Rules, State};
+use platflow_report::Sweep;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 use serde_json::json;
+
+/// What the interleavings are drawn by.
+const SEED: u64 = 2026;
 
 /// Proves exhaustively for two owners, three steps and two crashes (and, apart from them, owners taken over alive): nothing
 /// is made twice, forgotten, or left without what it needs, and every state can reach an end.
 #[test]
 fn every_state_is_safe_and_can_end() {
     for (crashes, takeovers) in [(2, 0), (1, 1), (0, 1), (2, 1)] {
+        let sweep = Sweep::begin(format!("states of the model with {crashes} crashes and {takeovers} takeovers"));
         let explored = explore(State::first(crashes, takeovers), Rules::ALL);
-        println!(
-            "{crashes} crashes, {takeovers} takeovers: {} states, {} transitions",
-            explored.states, explored.transitions
-        );
+        sweep.end(explored.states, "none, explored whole", format_args!("{} transitions", explored.transitions));
         assert_eq!(explored.violation, None);
         assert_eq!(explored.hopeless, 0, "states from which nothing leads to an end");
     }
@@ -47,7 +49,7 @@ fn each_rule_is_needed() {
     ] {
         let explored = explore(State::first(2, 1), rules);
         let Some((problem, way)) = explored.violation else { panic!("nothing goes wrong without {what}") };
-        println!("without {what}: {problem} after {way:?}");
+        platflow_report::told(format_args!("the model without {what}: {problem} after {} actions", way.len()));
     }
 }
 
@@ -55,7 +57,8 @@ fn each_rule_is_needed() {
 /// call afterwards, and no call is made whose intent was not journaled before.
 #[test]
 fn an_owner_that_was_taken_over_writes_and_calls_nothing() {
-    let mut random = StdRng::seed_from_u64(2026);
+    let sweep = Sweep::begin("interleavings of the model with a takeover from the living");
+    let mut random = StdRng::seed_from_u64(SEED);
     let (mut taken_over, mut facts, mut calls, mut unjournaled, mut met) = (0_u64, 0, 0, 0, 0_u64);
     while taken_over < 100_000 {
         let mut state = State::first(1, 2);
@@ -91,9 +94,10 @@ fn an_owner_that_was_taken_over_writes_and_calls_nothing() {
         }
         taken_over += u64::from(counted);
     }
-    println!(
-        "{taken_over} interleavings with a takeover; the owners before did {met} things after it: {facts} facts, {calls} calls; {unjournaled} calls without an intent"
+    let counted = format!(
+        "the owners before tried {met} things after it: {facts} facts, {calls} calls; {unjournaled} calls without an intent"
     );
+    sweep.end(taken_over, SEED, counted);
     assert_eq!((facts, calls, unjournaled), (0, 0, 0));
     assert!(met > 10_000, "the owners before were hardly alive");
 }
@@ -150,6 +154,7 @@ async fn story(plan: &Plan, crash: Option<Crash>, recovery: Recovery) -> Option<
 /// accepted, and the same journals with any two neighbouring facts of one step exchanged, or an intent left out, are not.
 #[tokio::test]
 async fn the_journals_of_real_runs_are_accepted() {
+    let sweep = Sweep::begin("journals of real runs held against the model");
     let (mut accepted, mut rejected) = (0, 0);
     for habits in [
         [Habit::Plain, Habit::Plain, Habit::Plain],
@@ -186,7 +191,7 @@ async fn the_journals_of_real_runs_are_accepted() {
             }
         }
     }
-    println!("{accepted} journals accepted, {rejected} wrong ones rejected");
+    sweep.end(accepted, "none", format_args!("accepted; {rejected} wrong ones rejected"));
     assert!(accepted > 100 && rejected > 100);
 }
 

@@ -1,6 +1,7 @@
 //! What holds of the gate itself without building the copy: the defects fit the sources, and nothing is broken without one.
 
 use platflow_gate::{battery, mutants, plant};
+use platflow_report::Sweep;
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -21,8 +22,9 @@ fn every_defect_fits_the_sources() {
 /// Proves that the checks accept what is shipped: what they say of a defect is said of the defect alone.
 #[test]
 fn nothing_is_broken_without_a_defect() {
+    let sweep = Sweep::begin("the checks of the gate, without a defect");
     let cases = battery::all().unwrap_or_else(|problem| panic!("{problem}"));
     let verdict = battery::judge(&cases);
     assert!(verdict.broken.is_none(), "{:?}", verdict.broken);
-    println!("{} cases in {:.1?}", verdict.cases, verdict.took);
+    sweep.end(verdict.cases, "those of the checks", "none broken");
 }

@@ -2,12 +2,8 @@
 
 /// `ci` or, when `PLATFLOW_TEST_SCALE` says so, `nightly`.
 #[must_use]
-#[expect(clippy::disallowed_methods, reason = "the switch of the test suite")]
 pub fn of(ci: usize, nightly: usize) -> usize {
-    match std::env::var("PLATFLOW_TEST_SCALE").as_deref() {
-        Ok("nightly") => nightly,
-        _ => ci,
-    }
+    platflow_report::scaled(ci, nightly)
 }
 
 /// The one seed to run instead of all: `PLATFLOW_SEED`.

@@ -7,12 +7,12 @@ use platflow_engine::model::clock::SimulatedClock;
 use platflow_engine::model::generate;
 use platflow_engine::model::sweep::Subject;
 use platflow_engine::model::trial::Trial;
+use platflow_report::Sweep;
 use platflow_simulation::journal::SimulatedStore;
 use platflow_simulation::takeover::{self, Contested, Tally};
 use platflow_simulation::{scale, shipped, workers};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 /// Plays the cases of all seeds; says what they came to.
 fn sweep<J: Contested>(
@@ -26,7 +26,7 @@ fn sweep<J: Contested>(
         Some(seed) => vec![seed],
         None => (0..count as u64).collect(),
     };
-    let (tally, begun) = (Tally::default(), Instant::now());
+    let (tally, begun) = (Tally::default(), Sweep::begin(what));
     workers::judge(
         &seeds,
         || tokio::runtime::Builder::new_current_thread().build().expect("a runtime"),
@@ -41,7 +41,7 @@ fn sweep<J: Contested>(
             played.map_err(|problem| format!("seed {seed}: {problem}"))
         },
     );
-    println!("{what}: seeds 0 to {}, {tally:?}, in {:.1?}", seeds.len(), begun.elapsed());
+    begun.end(seeds.len(), platflow_report::seeds(&seeds), format_args!("{tally:?}"));
     let takeovers = tally.takeovers.load(Ordering::Relaxed);
     assert!(scale::replay().is_some() || takeovers >= wanted, "{takeovers} takeovers are too few");
 }

@@ -18,6 +18,7 @@ use platflow_engine::model::trial::{End, MortalJournal, Trial};
 use platflow_engine::name::{EnvironmentUid, RunId};
 use platflow_engine::plan::OnFailure;
 use platflow_engine::secret::SecretStore;
+use platflow_report::Sweep;
 use platflow_simulation::disk::{Disk, Image, Kept, Operation, Settled, Survival};
 use platflow_simulation::journal::{Fact, SimulatedStore, departed, missing, settings, wait};
 use platflow_simulation::{scale, workers};
@@ -283,6 +284,7 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 /// Proves that a power cut anywhere loses nothing that was acknowledged, and leaves a file that opens.
 #[test]
 fn nothing_acknowledged_is_lost_when_the_power_goes() {
+    let sweep = Sweep::begin("power cuts");
     let (stories, limit) = (scale::of(1, 6), scale::of(18, 64));
     let tally = Tally::default();
     for seed in 0..stories as u64 {
@@ -293,9 +295,9 @@ fn nothing_acknowledged_is_lost_when_the_power_goes() {
             cut_at(place, &story, *boundary, limit, &tally).map_err(|problem| format!("story {seed}: {problem}"))
         });
     }
-    println!("power cuts: {tally:?}");
     let wanted = scale::of(20_000, 200_000);
     let images = tally.images.load(Ordering::Relaxed) + tally.second_cuts.load(Ordering::Relaxed);
+    sweep.end(images, format_args!("0 to {}", stories - 1), format_args!("{tally:?}"));
     assert!(images >= wanted, "{images} images are fewer than {wanted}");
 }
 
@@ -361,6 +363,7 @@ fn lied_to(place: &Place, story: &Story, boundary: usize, found: &Found) -> Resu
 /// store calls damaged: never a journal with a hole that passes for sound.
 #[test]
 fn a_disk_that_lies_shortens_the_journal_or_is_found_out() {
+    let sweep = Sweep::begin("disks that lie about syncs");
     let story = block_on(tell(1));
     let found = Found::default();
     let step = scale::of(5, 1);
@@ -369,6 +372,7 @@ fn a_disk_that_lies_shortens_the_journal_or_is_found_out() {
         lied_to(place, &story, *boundary, &found)
             .map_err(|problem| format!("cut before operation {boundary}: {problem}"))
     });
-    println!("lying disk: {found:?}");
+    let images = [&found.whole, &found.shortened, &found.refused].map(|count| count.load(Ordering::Relaxed));
+    sweep.end(images.iter().sum::<usize>(), 1, format_args!("{found:?}"));
     assert!(found.shortened.load(Ordering::Relaxed) > 0, "the lies took nothing away: they were none");
 }

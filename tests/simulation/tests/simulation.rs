@@ -14,6 +14,7 @@ use platflow_engine::model::sweep::{self, Crash, Recovery, Subject, Undisturbed}
 use platflow_engine::model::trial::{End, MortalJournal, Trial};
 use platflow_engine::model::world::Moment;
 use platflow_engine::plan::OnFailure;
+use platflow_report::Sweep;
 use platflow_simulation::disk::Trouble;
 use platflow_simulation::journal::{Restart, SimulatedStore};
 use platflow_simulation::{scale, shipped, workers};
@@ -198,6 +199,7 @@ async fn finish(
 }
 
 fn sweep_seeds(what: &str, fields: &[Field], count: usize) {
+    let sweep = Sweep::begin(format!("{what} on a failing disk"));
     let tally = Tally::default();
     let first = 20_000;
     let seeds: Vec<u64> = match scale::replay() {
@@ -211,7 +213,7 @@ fn sweep_seeds(what: &str, fields: &[Field], count: usize) {
             block_on(case(*seed, fields, &tally)).map(|_| ()).map_err(|problem| format!("seed {seed}: {problem}"))
         },
     );
-    println!("{what}: {} seeds from {first} on: {tally:?}", seeds.len());
+    sweep.end(seeds.len(), platflow_report::seeds(&seeds), format_args!("{tally:?}"));
 }
 
 /// Proves that runs of the shipped graph, on an empty account and on what an earlier run built, survive whatever comes.

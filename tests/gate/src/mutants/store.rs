@@ -194,8 +194,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
             },
             Edit {
                 file: "state/src/write.rs",
-                find: "row.step.as_str(), row.state, row.payload],",
-                replace: "row.step.as_str(), row.state, row.payload, @on@],",
+                find: "row.step.as_str(), row.state, sealed],",
+                replace: "row.step.as_str(), row.state, sealed, @on@],",
             },
         ],
     },
