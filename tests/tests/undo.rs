@@ -182,7 +182,7 @@ fn events_of_a_whole_run() -> usize {
 #[test]
 fn half_built_worlds_are_taken_down_to_nothing() {
     let sweep = Sweep::begin("rollbacks from half-built worlds");
-    let worlds = scale().of(CI_WORLDS, 72);
+    let worlds = scale().of(CI_WORLDS, 80);
     let events = events_of_a_whole_run();
     // Before that hardly anything stands.
     let begun = 20;
