@@ -51,6 +51,8 @@ fn any_connection_to_aws_may_break() {
     assert!(connections >= 1 && !calm.is_empty(), "{connections} connections, {calm:?}");
     let mut hits = 0;
     for (case, place) in places(connections, scale().of(6, 60)).into_iter().enumerate() {
+        // An account has room for five of these.
+        world.run(&["sandbox", "reset"]).expect_code(0);
         proxy.spoil([place]);
         let name = format!("spoilt-{case:03}");
         build(&name).expect_code(0);

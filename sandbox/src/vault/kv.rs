@@ -181,11 +181,16 @@ fn describe_secret(secret: &Secret, product: Product) -> VaultReply {
     VaultReply::data(&described)
 }
 
+/// A version as a number, or as the text of one: the command line sends texts.
+fn number(value: &Value) -> Option<u64> {
+    value.as_u64().or_else(|| value.as_str()?.parse().ok())
+}
+
 fn versions(entry: &mut Mount, what: &str, key: &str, body: &Value, now: Timestamp) -> VaultReply {
     let asked: Vec<u64> = body
         .get("versions")
         .and_then(Value::as_array)
-        .map(|items| items.iter().filter_map(Value::as_u64).collect())
+        .map(|items| items.iter().filter_map(number).collect())
         .unwrap_or_default();
     if asked.is_empty() {
         return VaultReply::refuse(400, "no version number provided");

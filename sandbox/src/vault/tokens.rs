@@ -32,7 +32,8 @@ impl Servers {
                 found.map_or_else(|| VaultReply::refuse(403, "bad token"), |token| describe(&token, plain, now))
             }
             (["renew-self"], _) if request.writes() => {
-                let expires_at = caller.token.expires_at.map(|_| later(now, DEFAULT_TTL));
+                let lasts = super::kubernetes_auth::duration(body.get("increment")).unwrap_or(DEFAULT_TTL);
+                let expires_at = caller.token.expires_at.map(|_| later(now, lasts));
                 self.change_token(storage_id, &caller.id, |token| token.expires_at = expires_at);
                 let renewed = Token { expires_at, ..caller.token.clone() };
                 VaultReply::ok(&envelope(&renewed, request.token().unwrap_or_default(), now))

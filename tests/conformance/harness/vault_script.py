@@ -164,7 +164,7 @@ class Script:
         ask("child looked up", 0, "POST", "auth/token/lookup", {"token": child})
         ask("child looks itself up", 0, "GET", "auth/token/lookup-self", token=child)
         ask("child may not list mounts", 0, "GET", "sys/mounts", token=child)
-        ask("child renews itself", 0, "POST", "auth/token/renew-self", {}, child)
+        ask("child renews itself", 0, "POST", "auth/token/renew-self", {"increment": "100h"}, child)
         ask("capabilities of the child", 0, "POST", "sys/capabilities-self",
             {"paths": ["sys/mounts", "auth/token/lookup-self"]}, child)  # fmt: skip
         ask("capabilities of root", 0, "POST", "sys/capabilities-self", {"paths": ["sys/mounts"]})
