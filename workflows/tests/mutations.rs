@@ -128,7 +128,8 @@ fn judge(file: &File, catalog: &Catalog) -> Result<bool, String> {
     }
     match compile(&library, &source, catalog, &values, &CompileOptions::default()) {
         Ok(compiled) => {
-            Graph::new(&std::sync::Arc::new(compiled.plan.clone())).map_err(|error| format!("it was compiled to no graph: {error}"))?;
+            Graph::new(&std::sync::Arc::new(compiled.plan.clone()))
+                .map_err(|error| format!("it was compiled to no graph: {error}"))?;
             Ok(true)
         }
         Err(findings) => {

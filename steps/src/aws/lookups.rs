@@ -143,8 +143,8 @@ fn digest(spec: &LookupsSpec) -> String {
 }
 
 /// The run that asks pinned values anew, while they are not answered for it yet.
-fn due<'a>(spec: &'a LookupsSpec, outputs: &LookupsOutputs) -> Option<&'a Refresh> {
-    spec.refresh.as_ref().filter(|refresh| outputs.refreshed_by.as_ref() != Some(&refresh.run))
+fn due<'a>(refresh: Option<&'a Refresh>, outputs: &LookupsOutputs) -> Option<&'a Refresh> {
+    refresh.filter(|refresh| outputs.refreshed_by.as_ref() != Some(&refresh.run))
 }
 
 fn refused(message: String, remedy: &str) -> StepError {
@@ -175,13 +175,18 @@ fn contains(range: &str, address: IpAddr) -> bool {
 
 impl LookupsKind {
     /// Answers that are on record, for these questions before any others.
-    fn pinned(record: &Record<LookupsOutputs>, wanted: &str, run: &str) -> Option<LookupsOutputs> {
+    fn pinned(
+        record: &Record<LookupsOutputs>,
+        wanted: &str,
+        refresh: Option<&Refresh>,
+        run: &str,
+    ) -> Option<LookupsOutputs> {
         let before = record.notes.get(BEFORE).and_then(|noted| Before::deserialize(noted).ok());
         // For the run alone that changed them: to any other one, what was answered last is what there is.
         let before = before.filter(|before| before.run == run).map(|before| before.answers);
         let noted = record.notes.get(PINNED).and_then(|noted| LookupsOutputs::deserialize(noted).ok());
         let all: Vec<LookupsOutputs> = [before, noted, record.outputs.clone()].into_iter().flatten().collect();
-        all.iter().find(|one| one.pinned_for == wanted).or(all.last()).cloned()
+        all.iter().find(|one| one.pinned_for == wanted && due(refresh, one).is_none()).or(all.last()).cloned()
     }
 
     async fn offerings(&self, types: &BTreeSet<String>) -> Result<BTreeMap<String, BTreeSet<String>>, StepError> {
@@ -371,7 +376,9 @@ impl StepKind for LookupsKind {
         context: &Context,
     ) -> Result<Seen<LookupsOutputs>, StepError> {
         let wanted = digest(spec);
-        let Some(outputs) = Self::pinned(record, &wanted, context.run.as_str()) else { return Ok(Seen::Absent) };
+        let Some(outputs) = Self::pinned(record, &wanted, spec.refresh.as_ref(), context.run.as_str()) else {
+            return Ok(Seen::Absent);
+        };
         let mut differences = Vec::new();
         if outputs.pinned_for != wanted {
             differences.push(Difference {
@@ -381,7 +388,7 @@ impl StepKind for LookupsKind {
                 replace: false,
             });
         }
-        if let Some(refresh) = due(spec, &outputs) {
+        if let Some(refresh) = due(spec.refresh.as_ref(), &outputs) {
             differences.push(Difference {
                 field: "/refresh".to_owned(),
                 wanted: json!(refresh),
@@ -400,9 +407,12 @@ impl StepKind for LookupsKind {
         context: &Context,
     ) -> Result<Made<LookupsOutputs>, StepError> {
         let outputs = self.ask(spec, record.outputs.as_ref(), context).await?;
-        // Other questions than before: the answers until now are what a rollback has to put back, not what could be
+        // Other questions than before, or the same anew: the answers until now are what a rollback has to put back, not what could be
         // asked again by then.
-        if let Some(before) = record.outputs.as_ref().filter(|before| before.pinned_for != outputs.pinned_for) {
+        let asked_anew = |before: &&LookupsOutputs| {
+            before.pinned_for != outputs.pinned_for || before.refreshed_by != outputs.refreshed_by
+        };
+        if let Some(before) = record.outputs.as_ref().filter(asked_anew) {
             let before = Before { run: context.run.to_string(), answers: before.clone() };
             context.note(BEFORE, serde_json::to_value(before).unwrap_or(Value::Null)).await?;
         }
@@ -435,6 +445,8 @@ mod tests {
             addon_versions: BTreeMap::new(),
             public_access_cidrs: vec![range.into()],
             pinned_for: pinned_for.into(),
+            warnings: Vec::new(),
+            refreshed_by: None,
         }
     }
 
@@ -448,12 +460,27 @@ mod tests {
         ]);
         let outputs = Some(answers("new", "10.0.0.0/8"));
         let record = Record { outputs, notes, uncertain: false, intended_at: None };
-        let pinned = |wanted: &str, run: &str| LookupsKind::pinned(&record, wanted, run);
+        let pinned = |wanted: &str, run: &str| LookupsKind::pinned(&record, wanted, None, run);
         let (old, new) = (Some(answers("old", "127.0.0.1/32")), Some(answers("new", "10.0.0.0/8")));
         assert_eq!(pinned("old", "changed-it"), old);
         assert_eq!(pinned("new", "changed-it"), new);
         assert_eq!(pinned("old", "a-later-one"), new, "nothing goes back to older versions without a rollback");
         assert_eq!(pinned("other", "changed-it"), new, "the newest ones");
+    }
+
+    /// Proves that answers to the same questions, asked anew, stand while the run goes forward, and give way to the former
+    /// ones when it is rolled back.
+    #[test]
+    fn a_refresh_is_taken_back() {
+        let anew = LookupsOutputs { refreshed_by: Some("run".into()), ..answers("same", "10.0.0.0/8") };
+        let notes = BTreeMap::from([
+            (PINNED.to_owned(), json!(anew)),
+            (BEFORE.to_owned(), json!(Before { run: "run".into(), answers: answers("same", "127.0.0.1/32") })),
+        ]);
+        let record = Record { outputs: Some(anew.clone()), notes, uncertain: false, intended_at: None };
+        let refresh = Refresh { names: BTreeSet::from([Pinned::PublicAccessCidrs]), run: "run".into() };
+        assert_eq!(LookupsKind::pinned(&record, "same", Some(&refresh), "run"), Some(anew));
+        assert_eq!(LookupsKind::pinned(&record, "same", None, "run"), Some(answers("same", "127.0.0.1/32")));
     }
 
     /// Proves membership at the edges of ranges, over both families, and that nonsense contains nothing.

@@ -1,6 +1,7 @@
 //! What platflow's own login may not do, asked for over real TLS and HTTP, and what its readers may.
 
-use super::cluster::{Bench, Outcome};
+use super::cluster::Bench;
+use super::notes::Outcome;
 use crate::kubernetes::ClusterAccess;
 use crate::vault::{LoginAs, Session, VaultPlace, Vaults};
 use platflow_engine::failure::ErrorClass;
