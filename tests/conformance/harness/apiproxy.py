@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import json
 import re
+import select
 import socket
 import ssl
 import struct
@@ -203,22 +204,27 @@ class ApiFront(Listener):
         with far:
             far.settimeout(None)
             self.streams.add(far)
-            threading.Thread(target=self.answers, args=(far, near), daemon=True).start()
             with contextlib.suppress(OSError, ssl.SSLError):
-                while (frame := receive(near)) is not None:
-                    if frame[:1] == b"\x00":
-                        far.sendall(frame[1:])
+                self.exchange(near, far)
             self.streams.discard(far)
+            with contextlib.suppress(OSError, ssl.SSLError):
+                send(near, b"", 8)
 
-    def answers(self, far: socket.socket, near: ssl.SSLSocket) -> None:
-        with contextlib.suppress(OSError, ssl.SSLError, ValueError):
-            while data := far.recv(16384):
-                if self.mute.is_set():
-                    break
+    def exchange(self, near: ssl.SSLSocket, far: socket.socket) -> None:
+        """Both directions in one thread: two must not use one TLS stream at once."""
+        while True:
+            ready = [near] if near.pending() else select.select([near, far], [], [])[0]
+            if near in ready:
+                frame = receive(near)
+                if frame is None:
+                    return
+                if frame[:1] == b"\x00":
+                    far.sendall(frame[1:])
+            if far in ready:
+                data = far.recv(16384)
+                if not data or self.mute.is_set():
+                    return
                 send(near, b"\x00" + data)
-        with contextlib.suppress(OSError, ssl.SSLError, ValueError):
-            send(near, b"", 8)
-            near.close()
 
     def cut(self) -> None:
         """Breaks every stream into a pod."""

@@ -4,9 +4,9 @@ import base64
 import contextlib
 import json
 import pathlib
+import select
 import socket
 import ssl
-import struct
 import threading
 import urllib.error
 import urllib.request
@@ -54,7 +54,6 @@ class Forwarder:
         self.cluster, self.where = cluster, (namespace, pod, port)
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
-        self.open: list[object] = []
         threading.Thread(target=self.accept, daemon=True).start()
 
     def accept(self) -> None:
@@ -69,37 +68,33 @@ class Forwarder:
         with contextlib.suppress(OSError, websocket.WebSocketException), near:
             near.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             far = self.cluster.dial(*self.where)
-            self.open.append(far)
-            up = threading.Thread(target=self.up, args=(near, far), daemon=True)
-            up.start()
-            self.down(near, far)
+            try:
+                self.exchange(near, far)
+            finally:
+                far.shutdown()
 
     @staticmethod
-    def up(near: socket.socket, far: websocket.WebSocket) -> None:
-        with contextlib.suppress(OSError, websocket.WebSocketException):
-            while data := near.recv(16384):
-                far.send_binary(b"\x00" + data)
-        with contextlib.suppress(OSError, websocket.WebSocketException):
-            far.close(timeout=1)
-
-    @staticmethod
-    def down(near: socket.socket, far: websocket.WebSocket) -> None:
-        """The first frame of each channel names its port; channel 1 carries errors."""
+    def exchange(near: socket.socket, far: websocket.WebSocket) -> None:
+        """Both directions in one thread. The first frame of each channel names its port; channel 1 carries errors."""
         named = set()
         while True:
-            operation, frame = far.recv_data()
-            if operation != websocket.ABNF.OPCODE_BINARY:
-                break
-            channel, payload = frame[0], frame[1:]
-            if channel not in named:
-                named.add(channel)
-                struct.unpack("<H", payload)
-            elif channel == 0:
-                near.sendall(payload)
-            else:
-                break
-        with contextlib.suppress(OSError):
-            near.shutdown(socket.SHUT_RDWR)
+            ready = [far.sock] if far.sock.pending() else select.select([near, far.sock], [], [])[0]
+            if far.sock in ready:
+                operation, frame = far.recv_data()
+                if operation != websocket.ABNF.OPCODE_BINARY:
+                    return
+                channel, payload = frame[0], frame[1:]
+                if channel not in named:
+                    named.add(channel)
+                elif channel == 0:
+                    near.sendall(payload)
+                else:
+                    return
+            if near in ready:
+                data = near.recv(16384)
+                if not data:
+                    return
+                far.send_binary(b"\x00" + data)
 
     def close(self) -> None:
         self.listener.close()

@@ -64,7 +64,7 @@ def killed_and_resumed(report: Report, world: VaultWorld) -> None:
             wait_for("vault-1 answers", lambda: side.health(1) > 0)
             side.call(1, "PUT", "sys/unseal", {"key": JUNK})
 
-    thread = threading.Thread(target=trouble, daemon=True)
+    thread = threading.Thread(target=lambda: report.case("trouble on the way", trouble), daemon=True)
     thread.start()
     kills = 0
     for lines in (4, 6, 8, 12):
