@@ -2,7 +2,6 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
-// Each test file uses its own part of the fixture.
 mod fixture;
 
 use fixture::{environment, finish, new_run, recorded, step, uid};
