@@ -44,8 +44,8 @@ fn innermost(error: &dyn Error) -> String {
     error.to_string()
 }
 
-/// Whether the other side's certificate was the reason. TLS errors come wrapped in those of I/O, which name what is inside
-/// what they wrap as their source, and not the thing itself.
+/// Whether the other side's certificate was the reason. TLS errors come wrapped in those of I/O, whose source is not what
+/// they wrap but the source of that.
 fn distrusted(error: &(dyn Error + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {

@@ -1,8 +1,8 @@
 //! Who may log in to Vault and read what: a policy, and the role of the Kubernetes auth method that gives it to one
 //! service account.
 //!
-//! Grants are written while the root token is still there, and only then. What can write a policy and bind it to a role can
-//! give itself everything, so platflow's own login may look at grants and never change one.
+//! Grants are written while the root token is still there, and only then. What can write a policy and bind it to a role
+//! can give itself everything, so platflow's own login may look at grants and never change one.
 
 use super::session::Session;
 use platflow_engine::context::Context;
