@@ -1,0 +1,89 @@
+"""Writes `sandbox/src/aws/models.txt`: what botocore's service models say about the inputs of the operations the sandbox
+knows. `python -m write_models` in the suites' environment writes it; the suite `aws_shapes` checks that it is current.
+"""
+
+import pathlib
+import re
+from collections.abc import Iterator
+
+from botocore.model import ListShape, OperationModel, Shape, StructureShape
+
+from harness.operations import SIGNED, model
+from harness.sandbox import ROOT
+
+PATH = ROOT / "sandbox" / "src" / "aws" / "models.txt"
+HEADER = """\
+# What the service models say about inputs; written by tests/conformance/write_models.py from botocore, not by hand.
+# `enum NAME VALUE...`, then one line per operation: `name!` is required wherever its parent is, `name=ENUM` holds one of
+# a set, `[]` stands for the items of a list, `-` says that an answer has no result element.
+"""
+# The longest sets (instance types) grow every week: what is not listed here is not refused.
+LONGEST_SET = 200
+
+
+def operations() -> Iterator[tuple[str, OperationModel]]:
+    """Every operation that the sandbox names anywhere."""
+    sources = (ROOT / "sandbox" / "src" / "aws").rglob("*.rs")
+    words = {word for path in sources for word in re.findall(r'"([A-Z][A-Za-z]+)"', path.read_text())}
+    for service in sorted({"ec2", "eks", *SIGNED.values()}):
+        for name in sorted(words & set(model(service).operation_names)):
+            yield service, model(service).operation_model(name)
+
+
+def wire_name(protocol: str, name: str, shape: Shape) -> str:
+    if protocol == "ec2":
+        if "queryName" in shape.serialization:
+            return shape.serialization["queryName"]
+        given = shape.serialization.get("name", name)
+        return given[0].upper() + given[1:]
+    return shape.serialization.get("name", name)
+
+
+def rules(protocol: str, shape: Shape, at: str, above: tuple[str, ...], sets: dict[str, list[str]]) -> Iterator[str]:
+    if shape.name in above:
+        return
+    above = (*above, shape.name)
+    if isinstance(shape, ListShape):
+        yield from enumerated(shape.member, f"{at}[]", sets)
+        yield from rules(protocol, shape.member, f"{at}[]", above, sets)
+    if not isinstance(shape, StructureShape):
+        return
+    for name, member in shape.members.items():
+        # Without a part of the address it is another address; that is no rule for a body.
+        if member.serialization.get("location") in ("uri", "header"):
+            continue
+        path = f"{at}.{wire_name(protocol, name, member)}" if at else wire_name(protocol, name, member)
+        if name in shape.required_members:
+            yield f"{path}!"
+        yield from enumerated(member, path, sets)
+        yield from rules(protocol, member, path, above, sets)
+
+
+def enumerated(shape: Shape, path: str, sets: dict[str, list[str]]) -> Iterator[str]:
+    allowed = getattr(shape, "enum", None) or []
+    if 0 < len(allowed) <= LONGEST_SET and all(" " not in value for value in allowed):
+        name = shape.name
+        while sets.get(name, allowed) != allowed:
+            name += "_"
+        sets[name] = allowed
+        yield f"{path}={name}"
+
+
+def written() -> str:
+    """The whole file."""
+    sets: dict[str, list[str]] = {}
+    lines = []
+    for service, operation in operations():
+        protocol = operation.service_model.resolved_protocol
+        found = list(rules(protocol, operation.input_shape, "", (), sets)) if operation.input_shape else []
+        wrapper = operation.output_shape.serialization.get("resultWrapper") if operation.output_shape else None
+        if protocol == "query" and not wrapper:
+            found.append("-")
+        if found:
+            lines.append(" ".join([service, operation.name, *found]))
+    named = [" ".join(["enum", name, *values]) for name, values in sorted(sets.items())]
+    return HEADER + "\n".join(named + lines) + "\n"
+
+
+if __name__ == "__main__":
+    pathlib.Path(PATH).write_text(written())
