@@ -15,7 +15,8 @@ PATH = ROOT / "sandbox" / "src" / "aws" / "models.txt"
 HEADER = """\
 # What the service models say about inputs; written by tests/conformance/write_models.py from botocore, not by hand.
 # `enum NAME VALUE...`, then one line per operation: `name!` is required wherever its parent is, `name=ENUM` holds one of
-# a set, `[]` stands for the items of a list, `-` says that an answer has no result element.
+# a set, `[]` stands for the items of a list, `-` says that an answer has no result element. `filters` are those that
+# the reference of a call of EC2 lists.
 """
 # The longest sets (instance types) grow every week: what is not listed here is not refused.
 LONGEST_SET = 200
@@ -69,6 +70,14 @@ def enumerated(shape: Shape, path: str, sets: dict[str, list[str]]) -> Iterator[
         yield f"{path}={name}"
 
 
+def documented_filters(operation: OperationModel) -> list[str]:
+    """The filters in the reference of a call, which is the only place that lists them."""
+    members = operation.input_shape.members if operation.input_shape else {}
+    shape = members.get("Filters") or members.get("Filter")
+    found = re.findall(r"<li>\s*<p>\s*<code>([^<]+)</code>", shape.documentation) if shape is not None else []
+    return [name for name in found if not name.startswith("tag")]
+
+
 def written() -> str:
     """The whole file."""
     sets: dict[str, list[str]] = {}
@@ -81,6 +90,9 @@ def written() -> str:
             found.append("-")
         if found:
             lines.append(" ".join([service, operation.name, *found]))
+        names = documented_filters(operation) if service == "ec2" else []
+        if names:
+            lines.append(" ".join(["filters", operation.name, *names]))
     named = [" ".join(["enum", name, *values]) for name, values in sorted(sets.items())]
     return HEADER + "\n".join(named + lines) + "\n"
 

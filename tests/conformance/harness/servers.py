@@ -72,6 +72,13 @@ def moto(folder: pathlib.Path) -> Server:
     return Server(command, port, folder / "moto.log", {"MOTO_IAM_LOAD_MANAGED_POLICIES": "true"})
 
 
+def moto_with_layer(folder: pathlib.Path, seconds: float) -> Server:
+    """moto behind `harness.moto_layer`: clusters take so many seconds, tokens are honoured."""
+    port = free_port()
+    command = [sys.executable, "-m", "harness.moto_layer", str(port), str(seconds)]
+    return Server(command, port, folder / "moto.log", {"MOTO_IAM_LOAD_MANAGED_POLICIES": "true"})
+
+
 def microburst(folder: pathlib.Path, upstream: str) -> Server:
     """A proxy that knows the AWS protocols and fails as told."""
     port = free_port()
