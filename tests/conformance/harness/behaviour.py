@@ -125,7 +125,9 @@ def _judge_moto(report: Report, row: Behaviour, found: Any) -> None:
     if row.moto is None:
         report.check(what, row.wanted, found)
         return
-    same = str(found).startswith(row.moto.observed) if isinstance(row.moto.observed, str) else found == row.moto.observed
+    same = (
+        str(found).startswith(row.moto.observed) if isinstance(row.moto.observed, str) else found == row.moto.observed
+    )
     if found == row.wanted:
         report.fail(what, f"the listed difference is gone, both say {found!r}; take it off the table")
     elif same:

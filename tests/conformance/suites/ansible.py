@@ -62,7 +62,9 @@ def failures(answer: dict[str, Any]) -> list[str]:
     wrong = []
     for name, host in hosts:
         items = host.get("results", [host])
-        wrong += [f"{name}: {item.get('msg')} {item.get('exception', '')[-800:]}" for item in items if item.get("failed")]
+        wrong += [
+            f"{name}: {item.get('msg')} {item.get('exception', '')[-800:]}" for item in items if item.get("failed")
+        ]
     return wrong
 
 

@@ -14,7 +14,8 @@ from harness.sandbox import Sandbox
 from harness.servers import moto
 from tables import ec2, ec2_more, eks, others
 
-ROWS: list[Behaviour] = [*ec2.TABLE.rows, *ec2_more.TABLE.rows, *others.TABLE.rows, *eks.TABLE.rows]
+# What moto deletes although it is in use comes last.
+ROWS: list[Behaviour] = [*ec2.TABLE.rows, *others.TABLE.rows, *ec2_more.TABLE.rows, *eks.TABLE.rows]
 
 LEAKS = {
     "volume": "csi_volume",

@@ -50,9 +50,7 @@ class Session:
         if quiet:
             return done.returncode == 0
         if refused:
-            self.report.check(
-                f"aws {command} is refused", refused, "".join(re.findall(r"\((\S+)\)", done.stderr)[:1])
-            )
+            self.report.check(f"aws {command} is refused", refused, "".join(re.findall(r"\((\S+)\)", done.stderr)[:1]))
             return None
         if not self.report.check(f"aws {command}", 0, done.returncode):
             self.report.failures[-1] += f"; {done.stderr.strip()}"
@@ -149,7 +147,7 @@ def groups(cli: Session, made: dict[str, str]) -> None:
     aws(f"ec2 describe-launch-template-versions --launch-template-id {template}")
     aws("ec2 describe-launch-templates --launch-template-names cli")
     aws(f"ec2 delete-launch-template --launch-template-id {template}")
-    aws(f"ec2 create-vpc --cidr-block 10.1.0.0/16 --dry-run", refused="DryRunOperation")
+    aws("ec2 create-vpc --cidr-block 10.1.0.0/16 --dry-run", refused="DryRunOperation")
     aws("ec2 describe-instance-type-offerings --location-type availability-zone")
 
 

@@ -143,7 +143,9 @@ def counted(upstream: str) -> dict[str, int]:
         "clusters": len(clusters),
         "access entries": sum(entry for entry, _ in parts),
         "add-ons": sum(addon for _, addon in parts),
-        "roles": len([one for one in aws.must("iam", "ListRoles")["Roles"] if one["RoleName"].startswith("foundation")]),
+        "roles": len(
+            [one for one in aws.must("iam", "ListRoles")["Roles"] if one["RoleName"].startswith("foundation")]
+        ),
         "OIDC providers": len(aws.must("iam", "ListOpenIDConnectProviders")["OpenIDConnectProviderList"]),
         "keys": len([key for key in keys if key["KeyMetadata"]["KeyState"] == "Enabled"]),
         "aliases": len([one for one in aliases if not one["AliasName"].startswith("alias/aws/")]),

@@ -16,13 +16,24 @@ def delete_vpc_twice(peer: Peer) -> list[str]:
     return [peer.code("ec2", "DeleteVpc", VpcId=vpc) for _ in range(2)]
 
 
-@behaviour("ec2:CreateVpc", ["InvalidParameterValue", "InvalidVpc.Range", "InvalidVpc.Range"])
+@behaviour(
+    "ec2:CreateVpc",
+    ["InvalidParameterValue", "InvalidVpc.Range", "InvalidVpc.Range"],
+    moto=MotoDiffers(
+        ["InvalidVpc.Range", "InvalidVpc.Range", "InvalidVpc.Range"],
+        "moto takes the address alone for a range of /32; EC2 says that the text is no CIDR block",
+    ),
+)
 def strange_vpc_ranges(peer: Peer) -> list[str]:
     """A VPC with a range that is none, too small, too large."""
     return [peer.code("ec2", "CreateVpc", CidrBlock=cidr) for cidr in ("10.0.0.0", "10.0.0.0/29", "10.0.0.0/15")]
 
 
-@behaviour("ec2:CreateVpc", "10.9.0.0/16", MotoDiffers("10.9.1.2/16", "API: 'we modify the specified CIDR block to its canonical form'"))
+@behaviour(
+    "ec2:CreateVpc",
+    "10.9.0.0/16",
+    MotoDiffers("10.9.1.2/16", "API: 'we modify the specified CIDR block to its canonical form'"),
+)
 def canonical_range(peer: Peer) -> str:
     """The range of a VPC is made canonical."""
     vpc = peer.aws.must("ec2", "CreateVpc", CidrBlock="10.9.1.2/16")["Vpc"]
@@ -40,7 +51,13 @@ def vpc_with_subnet(peer: Peer) -> list[str]:
     return [*codes, peer.code("ec2", "DeleteVpc", VpcId=vpc)]
 
 
-@behaviour("ec2:ModifyVpcAttribute", ["ok", True, "InvalidParameterCombination"])
+@behaviour(
+    "ec2:ModifyVpcAttribute",
+    ["ok", True, "InvalidParameterCombination"],
+    moto=MotoDiffers(
+        ["ok", True, "ok"], "ModifyVpcAttribute: 'you can only modify one attribute at a time'; moto takes the first"
+    ),
+)
 def vpc_attributes(peer: Peer) -> list[object]:
     """Attributes of a VPC are changed one at a time."""
     vpc = peer.shared_network.vpc
@@ -54,13 +71,20 @@ def vpc_attributes(peer: Peer) -> list[object]:
 @behaviour(
     "ec2:CreateSubnet",
     ["InvalidSubnet.Conflict", "InvalidSubnet.Range", "InvalidParameterValue", "InvalidSubnet.Range"],
+    moto=MotoDiffers(
+        ["InvalidSubnet.Conflict", "InvalidSubnet.Range", "InvalidParameterValue", "ok"],
+        "CreateSubnet: a block between /28 and /16; moto does not look",
+    ),
 )
 def subnets_that_cannot_be(peer: Peer) -> list[str]:
     """Subnets that overlap, lie outside the VPC, in no zone, are too small."""
     vpc = peer.shared_network.vpc
 
     def create(cidr: str, zone: str) -> str:
-        return peer.code("ec2", "CreateSubnet", VpcId=vpc, CidrBlock=cidr, AvailabilityZone=zone)
+        outcome = peer.aws.call("ec2", "CreateSubnet", VpcId=vpc, CidrBlock=cidr, AvailabilityZone=zone)
+        if outcome.ok:
+            peer.code("ec2", "DeleteSubnet", SubnetId=outcome.answer["Subnet"]["SubnetId"])
+        return outcome.code or "ok"
 
     return [
         create("10.0.0.128/25", "us-west-2a"),
@@ -83,6 +107,19 @@ def public_subnet(peer: Peer) -> list[object]:
     "ec2:CreateInternetGateway ec2:AttachInternetGateway ec2:DetachInternetGateway ec2:DeleteInternetGateway",
     ["Resource.AlreadyAssociated", "InvalidParameterValue", "DependencyViolation", "DependencyViolation"]
     + ["ok", "Gateway.NotAttached", "ok", "InvalidInternetGatewayID.NotFound"],
+    moto=MotoDiffers(
+        [
+            "Resource.AlreadyAssociated",
+            "ok",
+            "ok",
+            "DependencyViolation",
+            "ok",
+            "Gateway.NotAttached",
+            "ok",
+            "InvalidInternetGatewayID.NotFound",
+        ],
+        "a VPC has one internet gateway (InvalidParameterValue), and keeps one (DependencyViolation); moto does not look",
+    ),
 )
 def internet_gateway(peer: Peer) -> list[str]:
     """A gateway is attached twice, a second one too; deleted while attached, detached and deleted twice."""
@@ -108,6 +145,23 @@ def internet_gateway(peer: Peer) -> list[str]:
     "ec2:DetachInternetGateway",
     ["pending", "same", "IdempotentParameterMismatch", "available", "InvalidIPAddress.InUse", "DependencyViolation"]
     + ["DependencyViolation", "ok", "ok", "deleted", "ok", "InvalidAllocationID.NotFound"],
+    moto=MotoDiffers(
+        [
+            "available",
+            "another",
+            "Resource.AlreadyAssociated",
+            "available",
+            "ok",
+            "ok",
+            "ok",
+            "ok",
+            "ok",
+            "deleted",
+            "InvalidAllocationID.NotFound",
+            "InvalidAllocationID.NotFound",
+        ],
+        "moto has no states, no client tokens and no associations of addresses, so that nothing is held",
+    ),
 )
 def nat_gateway(peer: Peer) -> list[str]:
     """A NAT gateway by token, its states, and what it holds fast while it lives."""
@@ -149,7 +203,14 @@ def nat_of_nothing(peer: Peer) -> list[str]:
     return codes
 
 
-@behaviour("ec2:CreateNatGateway", ["failed", "Gateway.NotAttached"])
+@behaviour(
+    "ec2:CreateNatGateway",
+    ["failed", "Gateway.NotAttached"],
+    moto=MotoDiffers(
+        ["available", ""],
+        "failure code Gateway.NotAttached of the model's NatGateway; moto makes every NAT gateway available",
+    ),
+)
 def nat_without_gateway(peer: Peer) -> list[str]:
     """A NAT gateway in a VPC without an internet gateway fails."""
     vpc = peer.vpc("10.9.0.0/16")
@@ -170,6 +231,20 @@ def nat_without_gateway(peer: Peer) -> list[str]:
     "ec2:CreateRouteTable ec2:AssociateRouteTable ec2:DisassociateRouteTable ec2:DeleteRouteTable",
     ["same", "IdempotentParameterMismatch", "same", "Resource.AlreadyAssociated", "DependencyViolation"]
     + ["ok", "InvalidAssociationID.NotFound", "ok", "InvalidRouteTableID.NotFound"],
+    moto=MotoDiffers(
+        [
+            "another",
+            "ok",
+            "same",
+            "ok",
+            "DependencyViolation",
+            "ok",
+            "InvalidAssociationID.NotFound",
+            "ok",
+            "InvalidRouteTableID.NotFound",
+        ],
+        "moto ignores client tokens (so there are two tables), and moves the subnet's association",
+    ),
 )
 def route_tables(peer: Peer) -> list[str]:
     """A route table by token, associated twice, deleted while associated, everything twice."""
@@ -193,7 +268,14 @@ def route_tables(peer: Peer) -> list[str]:
     return seen + [peer.code("ec2", "DeleteRouteTable", RouteTableId=first) for _ in range(2)]
 
 
-@behaviour("ec2:DeleteRouteTable ec2:DisassociateRouteTable", ["DependencyViolation", "InvalidParameterValue"])
+@behaviour(
+    "ec2:DeleteRouteTable ec2:DisassociateRouteTable",
+    ["DependencyViolation", "InvalidParameterValue"],
+    moto=MotoDiffers(
+        ["ok", "InvalidAssociationID.NotFound"],
+        "the guide: 'you cannot delete the main route table'; moto does, and does not know its association",
+    ),
+)
 def main_route_table(peer: Peer) -> list[str]:
     """The main route table is neither deleted nor disassociated."""
     vpc = peer.vpc("10.9.0.0/16")
@@ -212,6 +294,19 @@ def main_route_table(peer: Peer) -> list[str]:
     "ec2:CreateRoute ec2:ReplaceRoute ec2:DeleteRoute",
     ["ok", "RouteAlreadyExists", "InvalidParameterValue", "InvalidParameterValue", "ok", "InvalidRoute.NotFound"]
     + ["InvalidParameterValue", "InvalidGatewayID.NotFound"],
+    moto=MotoDiffers(
+        [
+            "ok",
+            "RouteAlreadyExists",
+            "InvalidParameterValue",
+            "InvalidParameterValue",
+            "ok",
+            "InvalidRoute.NotFound",
+            "ok",
+            "InvalidInternetGatewayID.NotFound",
+        ],
+        "the local route cannot be removed; and CreateRoute calls its target a gateway: InvalidGatewayID.NotFound",
+    ),
 )
 def routes(peer: Peer) -> list[str]:
     """Routes: two ways to one place, replaced where there is none, no range, deleted twice, the local one, no gateway."""
@@ -240,7 +335,11 @@ def routes(peer: Peer) -> list[str]:
     return codes
 
 
-@behaviour("ec2:CreateRoute", "InvalidParameterValue")
+@behaviour(
+    "ec2:CreateRoute",
+    "InvalidParameterValue",
+    moto=MotoDiffers("ok", "'route table and network gateway belong to different networks'; moto does not look"),
+)
 def foreign_gateway(peer: Peer) -> str:
     """No route leads to the gateway of another VPC."""
     vpc = peer.vpc("10.9.0.0/16")
@@ -252,7 +351,13 @@ def foreign_gateway(peer: Peer) -> str:
     return code
 
 
-@behaviour("ec2:DeleteNatGateway", "blackhole")
+@behaviour(
+    "ec2:DeleteNatGateway",
+    "blackhole",
+    moto=MotoDiffers(
+        "active", "DeleteNatGateway: 'routes ... are not deleted', the guide: state blackhole; moto leaves them active"
+    ),
+)
 def route_to_a_dead_nat(peer: Peer) -> str:
     """A route to a NAT gateway stays when that is gone, as a black hole."""
     network = peer.shared_network
@@ -275,6 +380,25 @@ HTTPS = [{"IpProtocol": "tcp", "FromPort": 443, "ToPort": 443, "IpRanges": [{"Ci
     ["InvalidGroup.Duplicate"]
     + ["ok", "InvalidPermission.Duplicate", "ok", "InvalidPermission.NotFound"] * 2
     + ["InvalidGroup.NotFound", "DependencyViolation", "ok", "ok", "InvalidGroup.NotFound"],
+    moto=MotoDiffers(
+        [
+            "InvalidGroup.Duplicate",
+            "ok",
+            "InvalidPermission.Duplicate",
+            "ok",
+            "InvalidPermission.NotFound",
+            "ok",
+            "InvalidPermission.Duplicate",
+            "ok",
+            "InvalidPermission.NotFound",
+            "InvalidGroup.NotFound",
+            "ok",
+            "InvalidGroup.NotFound",
+            "InvalidGroup.NotFound",
+            "InvalidGroup.NotFound",
+        ],
+        "DeleteSecurityGroup fails with DependencyViolation for a group that another refers to; moto deletes it",
+    ),
 )
 def security_groups(peer: Peer) -> list[str]:
     """A group and its rules, each twice; a rule from a group that is not there; deleted while another refers to it."""
@@ -302,7 +426,11 @@ def security_groups(peer: Peer) -> list[str]:
     return codes
 
 
-@behaviour("ec2:DeleteSecurityGroup", "CannotDelete")
+@behaviour(
+    "ec2:DeleteSecurityGroup",
+    "CannotDelete",
+    moto=MotoDiffers("ok", "CannotDelete: 'You cannot delete a default security group'; moto does"),
+)
 def default_group(peer: Peer) -> str:
     """The default group of a VPC is not deleted."""
     vpc = peer.vpc("10.9.0.0/16")

@@ -26,6 +26,19 @@ def request(peer: Peer, **more: Any) -> dict[str, Any]:
 @behaviour(
     "eks:CreateCluster eks:DeleteCluster",
     ["CREATING", "same", INVALID, IN_USE, "ACTIVE", "DELETING", "DELETING", GONE],
+    moto=MotoDiffers(
+        [
+            "ACTIVE",
+            "ResourceInUseException",
+            "ResourceInUseException",
+            "ResourceInUseException",
+            "ACTIVE",
+            "ACTIVE",
+            "gone",
+            "ResourceNotFoundException",
+        ],
+        "moto has no states and no tokens of EKS",
+    ),
 )
 def clusters(peer: Peer) -> list[str]:
     """A cluster by token, under a name that is taken, its states from asked for to gone."""
@@ -44,7 +57,14 @@ def clusters(peer: Peer) -> list[str]:
     return [*seen, peer.code("eks", "DeleteCluster", name=name)]
 
 
-@behaviour("eks:CreateCluster", [INVALID] * 4)
+@behaviour(
+    "eks:CreateCluster",
+    [INVALID] * 4,
+    moto=MotoDiffers(
+        ["ok", "ResourceInUseException", "ResourceInUseException", "ResourceInUseException"],
+        "moto looks at neither role nor subnets nor version, so that the first is made, and in the way",
+    ),
+)
 def clusters_that_cannot_be(peer: Peer) -> list[str]:
     """Clusters without a role, without a subnet that exists, in one zone, of no version."""
     subnets = peer.shared_network.subnets
@@ -63,6 +83,10 @@ def clusters_that_cannot_be(peer: Peer) -> list[str]:
 @behaviour(
     "eks:UpdateClusterConfig eks:UpdateClusterVersion eks:AssociateEncryptionConfig eks:DeleteCluster",
     ["ok", IN_USE, "same", INVALID, INVALID, INVALID, "ok", "InvalidRequestException", "ok", "ok", INVALID],
+    moto=MotoDiffers(
+        "could not be played: KeyError: 'update'",
+        "moto's UpdateClusterConfig answers the cluster instead of an update; it has no other update",
+    ),
 )
 def cluster_changes(peer: Peer) -> list[str]:
     """A cluster is changed one thing at a time, to something else, by token, and not deleted while protected."""
@@ -100,6 +124,19 @@ def cluster_changes(peer: Peer) -> list[str]:
 @behaviour(
     "eks:CreateNodegroup eks:DeleteNodegroup eks:DeleteCluster",
     ["CREATING", "same", INVALID, IN_USE, IN_USE, "DELETING", "ok", GONE],
+    moto=MotoDiffers(
+        [
+            "ACTIVE",
+            "ResourceInUseException",
+            "ResourceInUseException",
+            "ResourceInUseException",
+            "ResourceInUseException",
+            "ACTIVE",
+            "ResourceNotFoundException",
+            "ResourceNotFoundException",
+        ],
+        "moto has no states and no tokens of EKS; a deleted group is gone at once",
+    ),
 )
 def node_groups(peer: Peer) -> list[str]:
     """A node group by token, under a name that is taken; it keeps its cluster; deleted until it is gone."""
@@ -122,7 +159,14 @@ def node_groups(peer: Peer) -> list[str]:
     return [*seen, peer.code("eks", "DeleteNodegroup", **name)]
 
 
-@behaviour("eks:CreateNodegroup", [INVALID] * 4)
+@behaviour(
+    "eks:CreateNodegroup",
+    [INVALID] * 4,
+    moto=MotoDiffers(
+        ["ok", "ResourceInUseException", "ResourceInUseException", "ResourceInUseException"],
+        "moto looks at neither types nor sizes nor role, so that the first is made, and in the way",
+    ),
+)
 def node_groups_that_cannot_be(peer: Peer) -> list[str]:
     """Node groups of no known type, of the wrong architecture, of an impossible size, without a role."""
     role = peer.role_arn(peer.role("ec2.amazonaws.com"))
@@ -144,6 +188,10 @@ def node_groups_that_cannot_be(peer: Peer) -> list[str]:
 @behaviour(
     "eks:UpdateNodegroupConfig eks:UpdateNodegroupVersion",
     ["ACTIVE", "ok", "UPDATING", IN_USE, "ACTIVE", {"a": "1"}, "ok", GONE],
+    moto=MotoDiffers(
+        ["ACTIVE", "ok", "ACTIVE", "404", "ACTIVE", {"a": "1"}, "404", "ResourceNotFoundException"],
+        "moto has no states of EKS, and no route for UpdateNodegroupVersion",
+    ),
 )
 def node_group_changes(peer: Peer) -> list[object]:
     """A node group is changed one thing at a time."""
@@ -221,7 +269,14 @@ def access_entries(peer: Peer) -> list[object]:
     return seen + [peer.code("eks", "DeleteAccessEntry", **entry) for _ in range(2)]
 
 
-@behaviour("eks:TagResource", ["ok", "1", "NotFoundException", "BadRequestException"])
+@behaviour(
+    "eks:TagResource",
+    ["ok", "1", "NotFoundException", "BadRequestException"],
+    moto=MotoDiffers(
+        ["ok", "1", "ResourceNotFoundException", "ok"],
+        "the model of TagResource has NotFoundException and BadRequestException and nothing else",
+    ),
+)
 def cluster_tags(peer: Peer) -> list[str]:
     """A cluster is tagged; what is not there is not, nor with a key of AWS's own."""
     cluster = peer.aws.must("eks", "DescribeCluster", name=peer.shared_cluster)["cluster"]
@@ -235,7 +290,14 @@ def cluster_tags(peer: Peer) -> list[str]:
     ]
 
 
-@behaviour("ec2:DeleteSecurityGroup ec2:DeleteSubnet", ["DependencyViolation", "DependencyViolation"])
+@behaviour(
+    "ec2:DeleteSecurityGroup ec2:DeleteSubnet",
+    ["DependencyViolation", "DependencyViolation"],
+    moto=MotoDiffers(
+        ["InvalidGroup.NotFound", "ok"],
+        "a cluster has interfaces in its subnets and a group of its own; moto makes neither",
+    ),
+)
 def what_a_cluster_holds(peer: Peer) -> list[str]:
     """A cluster's own group and its subnets are held by its interfaces."""
     config = peer.aws.must("eks", "DescribeCluster", name=peer.shared_cluster)["cluster"]["resourcesVpcConfig"]
@@ -244,5 +306,3 @@ def what_a_cluster_holds(peer: Peer) -> list[str]:
         peer.code("ec2", "DeleteSecurityGroup", GroupId=group),
         peer.code("ec2", "DeleteSubnet", SubnetId=config["subnetIds"][0]),
     ]
-
-
