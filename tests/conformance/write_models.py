@@ -1,5 +1,5 @@
-"""Writes `sandbox/src/aws/models.txt`: what botocore's service models say about the inputs of the operations the sandbox
-knows. `python -m write_models` in the suites' environment writes it; the suite `aws_shapes` checks that it is current.
+"""Writes `sandbox/src/aws/models.txt`: what botocore says about inputs of the operations that the sandbox knows.
+`python -m write_models` in the suites' environment writes it; the suite `aws_shapes` checks that it is current.
 """
 
 import pathlib
@@ -14,9 +14,9 @@ from harness.sandbox import ROOT
 PATH = ROOT / "sandbox" / "src" / "aws" / "models.txt"
 HEADER = """\
 # What the service models say about inputs; written by tests/conformance/write_models.py from botocore, not by hand.
-# `enum NAME VALUE...`, then one line per operation: `name!` is required wherever its parent is, `name=ENUM` holds one of
-# a set, `[]` stands for the items of a list, `-` says that an answer has no result element. `filters` are those that
-# the reference of a call of EC2 lists.
+# `enum NAME VALUE...`, then one line per operation: `name!` is required wherever its parent is, `name=ENUM` holds one
+# of a set, `[]` stands for the items of a list, `-` says that an answer has no result element. `filters` are those
+# that the reference of a call of EC2 lists.
 """
 # The longest sets (instance types) grow every week: what is not listed here is not refused.
 LONGEST_SET = 200

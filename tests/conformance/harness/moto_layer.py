@@ -1,8 +1,8 @@
 """moto with what it lacks of EKS, in a thin WSGI layer: `python -m harness.moto_layer PORT SECONDS`.
 
 Adds the states CREATING and DELETING for so many seconds, replies that a client token stands for, what moto leaves out
-of a cluster (its VPC and own security group, access, upgrade and protection settings), and access entries and add-ons,
-which moto has no routes for. All else is moto's own.
+of a cluster (its VPC and own security group, access, upgrade and protection settings), access entries and add-ons, which
+moto has no routes for; and takes the interface of a NAT gateway away with it. All else is moto's own.
 """
 
 import io
@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
+from urllib.parse import parse_qs
 
 from moto.core import DEFAULT_ACCOUNT_ID
 from moto.ec2.models import ec2_backends
@@ -44,10 +45,12 @@ class Layer:
 
     def __call__(self, environ: Environ, start: Start) -> Iterable[bytes]:
         scope = environ.get("HTTP_AUTHORIZATION", "")
-        if "/eks/" not in scope:
+        if "/eks/" not in scope and "/ec2/" not in scope:
             return self.inner(environ, start)
         request = Request(environ)
         body = request.get_data()
+        if "/ec2/" in scope:
+            return self._ec2(body, environ)(environ, start)
         try:
             answer = self._eks(request, body, environ)
         except Refused as no:
@@ -73,11 +76,24 @@ class Layer:
 
     # What moto has
 
-    def _moto(self, request: Request, body: bytes, environ: Environ) -> Response:
+    def _passed_on(self, body: bytes, environ: Environ) -> Response:
         inner = {name: value for name, value in environ.items() if not name.startswith("werkzeug.")}
         inner["wsgi.input"] = io.BytesIO(body)
-        inner["RAW_URI"] = inner["REQUEST_URI"] = request.full_path.rstrip("?")
-        answer = Response.from_app(self.inner, inner)
+        inner["RAW_URI"] = inner["REQUEST_URI"] = Request(environ).full_path.rstrip("?")
+        return Response.from_app(self.inner, inner)
+
+    def _ec2(self, body: bytes, environ: Environ) -> Response:
+        answer = self._passed_on(body, environ)
+        form = parse_qs(body.decode())
+        if form.get("Action") == ["DeleteNatGateway"] and answer.status_code == 200:
+            backend = ec2_backends[DEFAULT_ACCOUNT_ID]["us-west-2"]
+            gateway = backend.nat_gateways[form["NatGatewayId"][0]]
+            # moto forgets it there, and the search that ends a destroy finds it.
+            backend.enis.pop(gateway._eni.id, None)
+        return answer
+
+    def _moto(self, request: Request, body: bytes, environ: Environ) -> Response:
+        answer = self._passed_on(body, environ)
         if answer.status_code >= 300:
             return answer
         content = json.loads(answer.get_data() or b"{}")

@@ -1,4 +1,4 @@
-"""AWS, another stranger: a playbook of Ansible's cloud modules builds a platform in the sandbox; again, it changes nothing.
+"""AWS, another stranger: a playbook of Ansible's cloud modules builds a platform in the sandbox; twice changes nothing.
 
 VPC, six subnets, internet gateway, NAT, route tables, security group, key, roles, cluster, three node groups. The
 playbook names no endpoint; the environment does.

@@ -1,4 +1,4 @@
-"""AWS, behaviour: one table of duplicates, conflicts, dependencies, tokens, pages, filters, states, on sandbox and moto.
+"""AWS, behaviour: duplicates, conflicts, dependencies, tokens, pages, filters, states: the sandbox beside moto.
 
 Each row says what AWS does, by its API reference or by what its clients rely on; the sandbox has to do the same. Where
 moto does something else, the row says what, and why that is not AWS; a listed difference that is gone is a failure.

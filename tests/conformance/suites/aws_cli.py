@@ -1,4 +1,4 @@
-"""AWS, a stranger's client: an ordinary session of the real `aws` command against the sandbox, endpoint aside unchanged.
+"""AWS, a stranger's client: an ordinary session of the real `aws` command against the sandbox.
 
 The commands are typed as in any tutorial, waiters and `--query` included; what they print is what the next ones use.
 """
@@ -131,7 +131,8 @@ def groups(cli: Session, made: dict[str, str]) -> None:
     for side in ("ingress", "egress"):
         rule = f"--group-id {group} --protocol tcp --port 443 --cidr 10.0.0.0/8"
         if side == "egress":
-            rule = f"--group-id {group} --ip-permissions IpProtocol=tcp,FromPort=443,ToPort=443,IpRanges=[{{CidrIp=10.0.0.0/8}}]"
+            ports = "IpProtocol=tcp,FromPort=443,ToPort=443"
+            rule = f"--group-id {group} --ip-permissions {ports},IpRanges=[{{CidrIp=10.0.0.0/8}}]"
         aws(f"ec2 authorize-security-group-{side} {rule}")
         aws(f"ec2 authorize-security-group-{side} {rule}", refused="InvalidPermission.Duplicate")
         aws(f"ec2 revoke-security-group-{side} {rule}")

@@ -455,7 +455,7 @@ NOTHING_THERE: list[tuple[str, str, str, dict[str, Any]]] = [
     ("InvalidLaunchTemplateId.NotFound", "ec2", "DescribeLaunchTemplates", {"LaunchTemplateIds": [f"lt-{GONE}"]}),
     ("InvalidLaunchTemplateId.NotFound", "ec2", "DeleteLaunchTemplate", {"LaunchTemplateId": f"lt-{GONE}"}),
     ("InvalidLaunchTemplateId.NotFound", "ec2", "DescribeLaunchTemplateVersions", {"LaunchTemplateId": f"lt-{GONE}"}),
-    ("InvalidLaunchTemplateName.NotFoundException", "ec2", "DescribeLaunchTemplates", {"LaunchTemplateNames": ["none"]}),
+    ("InvalidLaunchTemplateName.NotFoundException", "ec2", "DescribeLaunchTemplates", {"LaunchTemplateNames": ["nil"]}),
     ("InvalidID", "ec2", "CreateTags", {"Resources": ["strange-id"], "Tags": TAGS}),
     ("NoSuchEntity", "iam", "GetRole", {"RoleName": "nobody"}),
     ("NoSuchEntity", "iam", "DeleteRole", {"RoleName": "nobody"}),
@@ -557,7 +557,7 @@ def _with(parameters: dict[str, Any], path: Path, value: Any) -> dict[str, Any]:
 # Where the models themselves are wrong: what EC2 has always answered, and its own documentation says.
 MODEL_IS_WRONG = {
     "/internetGatewaySet/item/attachmentSet/item/state is 'available'": (
-        "the API reference: for an internet gateway the state is 'available' while it is attached, which the model's set "
+        "the API reference: for an internet gateway the state is 'available' while attached, which the model's set "
         "of attachment states, made for VPN gateways, lacks"
     ),
     "/networkInterfaceSet/item/interfaceType is 'nat_gateway'": (

@@ -118,7 +118,7 @@ def public_subnet(peer: Peer) -> list[object]:
             "ok",
             "InvalidInternetGatewayID.NotFound",
         ],
-        "a VPC has one internet gateway (InvalidParameterValue), and keeps one (DependencyViolation); moto does not look",
+        "a VPC has one internet gateway, and is not deleted while it has it; moto does not look",
     ),
 )
 def internet_gateway(peer: Peer) -> list[str]:
@@ -309,7 +309,7 @@ def main_route_table(peer: Peer) -> list[str]:
     ),
 )
 def routes(peer: Peer) -> list[str]:
-    """Routes: two ways to one place, replaced where there is none, no range, deleted twice, the local one, no gateway."""
+    """Routes: two to one place, replaced where none is, to no range, deleted twice, the local one, to no gateway."""
     network = peer.shared_network
     table = peer.route_table(network.vpc)
     out = {"GatewayId": network.gateway}

@@ -32,7 +32,7 @@ DOCUMENT = json.dumps(
             "ok",
             "NoSuchEntity",
         ],
-        "CreateRole refuses what is no JSON as UpdateAssumeRolePolicy does (MalformedPolicyDocument); moto only the latter",
+        "the model of CreateRole has MalformedPolicyDocument; moto reads the document only when it is updated",
     ),
 )
 def roles(peer: Peer) -> list[str]:
