@@ -1,8 +1,8 @@
 """moto with what it lacks of EKS, in a thin WSGI layer: `python -m harness.moto_layer PORT SECONDS`.
 
 Adds the states CREATING and DELETING for so many seconds, replies that a client token stands for, what moto leaves out
-of a cluster (its VPC and own security group, access, upgrade and protection settings), access entries and add-ons, which
-moto has no routes for; and takes the interface of a NAT gateway away with it. All else is moto's own.
+of a cluster (its VPC and own security group, access, upgrade and protection settings), access entries and add-ons,
+which moto has no routes for; and takes the interface of a NAT gateway away with it. All else is moto's own.
 """
 
 import io

@@ -21,7 +21,7 @@ from harness.operations import called_by_steps, model
 from harness.polling import until
 from harness.report import Report
 from harness.sandbox import Sandbox
-from write_models import PATH, written
+from write_models import PATH, documented_filters, written
 
 TAGS = [{"Key": "a", "Value": "1"}]
 GONE = "0123456789abcdef0"
@@ -163,6 +163,7 @@ class Shapes:
         ok("ec2", "ModifyLaunchTemplate", LaunchTemplateId=template, DefaultVersion="2")
         ok("ec2", "DescribeLaunchTemplateVersions", LaunchTemplateId=template, Versions=["$Default"])
         ok("ec2", "DeleteLaunchTemplate", LaunchTemplateId=template)
+        ok("ec2", "CreateLaunchTemplate", LaunchTemplateName="shapes", LaunchTemplateData=data)
 
     def identity(self) -> None:
         ok, role = self.ok, {"RoleName": "shapes"}
@@ -396,6 +397,19 @@ class Shapes:
         for code, service, operation, parameters in NOTHING_THERE:
             self.refused(code, service, operation, **parameters)
 
+    def filters(self) -> None:
+        """Every filter that the reference of a call lists is taken; a value that nothing has selects nothing."""
+        for service, operation in sorted(called_by_steps()):
+            if service != "ec2":
+                continue
+            shape = model(service).operation_model(operation)
+            name = next((one for one in ("Filters", "Filter") if one in shape.input_shape.members), "")
+            for known in documented_filters(shape):
+                wanted = {name: [{"Name": known, "Values": ["nothing-has-this"]}]}
+                more = {"LaunchTemplateName": "shapes"} if operation == "DescribeLaunchTemplateVersions" else {}
+                outcome = self.aws.call(service, operation, **wanted, **more)
+                self.report.check(f"{operation} takes the filter {known}", "", outcome.code)
+
     # Input
 
     def invalid_inputs(self) -> None:
@@ -594,6 +608,7 @@ def run(report: Report, folder: pathlib.Path) -> None:
         for part in (shapes.templates, shapes.identity, shapes.keys, shapes.logs):
             report.case(part.__name__, part)
         report.case("cluster", lambda: shapes.cluster(network))
+        report.case("filters", shapes.filters)
         report.case("remains", shapes.remains)
         report.case("takedown", lambda: shapes.takedown(network))
         report.case("nothing there", shapes.nothing_there)
