@@ -7,24 +7,21 @@ API reference documents. Then every happy call is repeated without each required
 enumeration: both must be refused as the service does.
 """
 
-import copy
 import json
 import pathlib
-from collections.abc import Iterator
 from typing import Any
-
-from botocore.model import ListShape, OperationModel, Shape, StructureShape
 
 from harness.aws import Aws, Outcome
 from harness.aws_world import Builder, Network, named, trust
+from harness.broken import broken_inputs
 from harness.operations import called_by_steps, model
 from harness.polling import until
 from harness.report import Report
 from harness.sandbox import Sandbox
+from tables.nothing_there import NOTHING_THERE
 from write_models import PATH, documented_filters, written
 
 TAGS = [{"Key": "a", "Value": "1"}]
-GONE = "0123456789abcdef0"
 # How each service says that its input is not what its model wants.
 INVALID_INPUT = {
     "ec2": {"MissingParameter", "InvalidParameterValue"},
@@ -426,146 +423,6 @@ class Shapes:
                     f"{outcome.code}: {outcome.message}",
                 )
         self.aws.outcomes.extend(lenient.outcomes)
-
-
-NOTHING_THERE: list[tuple[str, str, str, dict[str, Any]]] = [
-    ("InvalidVpcID.NotFound", "ec2", "DescribeVpcs", {"VpcIds": [f"vpc-{GONE}"]}),
-    ("InvalidVpcID.NotFound", "ec2", "DeleteVpc", {"VpcId": f"vpc-{GONE}"}),
-    ("InvalidVpcID.NotFound", "ec2", "DescribeVpcAttribute",
-     {"VpcId": f"vpc-{GONE}", "Attribute": "enableDnsSupport"}),
-    ("InvalidVpcID.NotFound", "ec2", "ModifyVpcAttribute",
-     {"VpcId": f"vpc-{GONE}", "EnableDnsSupport": {"Value": True}}),
-    ("InvalidVpcID.NotFound", "ec2", "CreateSubnet", {"VpcId": f"vpc-{GONE}", "CidrBlock": "10.0.0.0/24"}),
-    ("InvalidSubnetID.NotFound", "ec2", "DescribeSubnets", {"SubnetIds": [f"subnet-{GONE}"]}),
-    ("InvalidSubnetID.NotFound", "ec2", "DeleteSubnet", {"SubnetId": f"subnet-{GONE}"}),
-    ("InvalidSubnetID.NotFound", "ec2", "ModifySubnetAttribute",
-     {"SubnetId": f"subnet-{GONE}", "MapPublicIpOnLaunch": {"Value": True}}),
-    ("InvalidInternetGatewayID.NotFound", "ec2", "DescribeInternetGateways", {"InternetGatewayIds": [f"igw-{GONE}"]}),
-    ("InvalidInternetGatewayID.NotFound", "ec2", "DeleteInternetGateway", {"InternetGatewayId": f"igw-{GONE}"}),
-    ("InvalidInternetGatewayID.NotFound", "ec2", "DetachInternetGateway",
-     {"InternetGatewayId": f"igw-{GONE}", "VpcId": f"vpc-{GONE}"}),
-    ("InvalidAllocationID.NotFound", "ec2", "DescribeAddresses", {"AllocationIds": [f"eipalloc-{GONE}"]}),
-    ("InvalidAllocationID.NotFound", "ec2", "ReleaseAddress", {"AllocationId": f"eipalloc-{GONE}"}),
-    ("NatGatewayNotFound", "ec2", "DescribeNatGateways", {"NatGatewayIds": [f"nat-{GONE}"]}),
-    ("NatGatewayNotFound", "ec2", "DeleteNatGateway", {"NatGatewayId": f"nat-{GONE}"}),
-    ("InvalidRouteTableID.NotFound", "ec2", "DescribeRouteTables", {"RouteTableIds": [f"rtb-{GONE}"]}),
-    ("InvalidRouteTableID.NotFound", "ec2", "DeleteRouteTable", {"RouteTableId": f"rtb-{GONE}"}),
-    ("InvalidRouteTableID.NotFound", "ec2", "CreateRoute",
-     {"RouteTableId": f"rtb-{GONE}", "DestinationCidrBlock": "0.0.0.0/0", "GatewayId": f"igw-{GONE}"}),
-    ("InvalidRouteTableID.NotFound", "ec2", "DeleteRoute",
-     {"RouteTableId": f"rtb-{GONE}", "DestinationCidrBlock": "0.0.0.0/0"}),
-    ("InvalidAssociationID.NotFound", "ec2", "DisassociateRouteTable", {"AssociationId": f"rtbassoc-{GONE}"}),
-    ("InvalidGroup.NotFound", "ec2", "DescribeSecurityGroups", {"GroupIds": [f"sg-{GONE}"]}),
-    ("InvalidGroup.NotFound", "ec2", "DeleteSecurityGroup", {"GroupId": f"sg-{GONE}"}),
-    ("InvalidGroup.NotFound", "ec2", "AuthorizeSecurityGroupIngress",
-     {"GroupId": f"sg-{GONE}", "IpPermissions": [{"IpProtocol": "-1", "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}]}),
-    ("InvalidNetworkInterfaceID.NotFound", "ec2", "DeleteNetworkInterface", {"NetworkInterfaceId": f"eni-{GONE}"}),
-    ("InvalidVolume.NotFound", "ec2", "DeleteVolume", {"VolumeId": f"vol-{GONE}"}),
-    ("InvalidVolume.NotFound", "ec2", "DescribeVolumes", {"VolumeIds": [f"vol-{GONE}"]}),
-    ("InvalidSnapshot.NotFound", "ec2", "DeleteSnapshot", {"SnapshotId": f"snap-{GONE}"}),
-    ("InvalidSnapshot.NotFound", "ec2", "DescribeSnapshots", {"SnapshotIds": [f"snap-{GONE}"]}),
-    ("InvalidInstanceID.NotFound", "ec2", "DescribeInstances", {"InstanceIds": [f"i-{GONE}"]}),
-    ("InvalidVpcEndpointId.NotFound", "ec2", "DescribeVpcEndpoints", {"VpcEndpointIds": [f"vpce-{GONE}"]}),
-    ("InvalidLaunchTemplateId.NotFound", "ec2", "DescribeLaunchTemplates", {"LaunchTemplateIds": [f"lt-{GONE}"]}),
-    ("InvalidLaunchTemplateId.NotFound", "ec2", "DeleteLaunchTemplate", {"LaunchTemplateId": f"lt-{GONE}"}),
-    ("InvalidLaunchTemplateId.NotFound", "ec2", "DescribeLaunchTemplateVersions", {"LaunchTemplateId": f"lt-{GONE}"}),
-    ("InvalidLaunchTemplateName.NotFoundException", "ec2", "DescribeLaunchTemplates", {"LaunchTemplateNames": ["nil"]}),
-    ("InvalidID", "ec2", "CreateTags", {"Resources": ["strange-id"], "Tags": TAGS}),
-    ("NoSuchEntity", "iam", "GetRole", {"RoleName": "nobody"}),
-    ("NoSuchEntity", "iam", "DeleteRole", {"RoleName": "nobody"}),
-    ("NoSuchEntity", "iam", "UpdateRole", {"RoleName": "nobody"}),
-    ("NoSuchEntity", "iam", "TagRole", {"RoleName": "nobody", "Tags": TAGS}),
-    ("NoSuchEntity", "iam", "ListRolePolicies", {"RoleName": "nobody"}),
-    ("NoSuchEntity", "iam", "ListAttachedRolePolicies", {"RoleName": "nobody"}),
-    ("NoSuchEntity", "iam", "ListInstanceProfilesForRole", {"RoleName": "nobody"}),
-    ("NoSuchEntity", "iam", "GetRolePolicy", {"RoleName": "nobody", "PolicyName": "none"}),
-    ("NoSuchEntity", "iam", "GetOpenIDConnectProvider",
-     {"OpenIDConnectProviderArn": "arn:aws:iam::123456789012:oidc-provider/nowhere"}),
-    ("NoSuchEntity", "iam", "RemoveRoleFromInstanceProfile", {"RoleName": "nobody", "InstanceProfileName": "none"}),
-    ("NotFoundException", "kms", "DescribeKey", {"KeyId": "00000000-0000-4000-8000-000000000000"}),
-    ("NotFoundException", "kms", "ScheduleKeyDeletion", {"KeyId": "00000000-0000-4000-8000-000000000000"}),
-    ("NotFoundException", "kms", "DescribeKey", {"KeyId": "alias/none"}),
-    ("NotFoundException", "kms", "DeleteAlias", {"AliasName": "alias/none"}),
-    ("ResourceNotFoundException", "logs", "DeleteLogGroup", {"logGroupName": "/none"}),
-    ("ResourceNotFoundException", "logs", "PutRetentionPolicy", {"logGroupName": "/none", "retentionInDays": 30}),
-    ("ResourceNotFoundException", "logs", "ListTagsForResource",
-     {"resourceArn": "arn:aws:logs:us-west-2:123456789012:log-group:/none"}),
-    ("ResourceNotFoundException", "eks", "DescribeCluster", {"name": "none"}),
-    ("ResourceNotFoundException", "eks", "DeleteCluster", {"name": "none"}),
-    ("ResourceNotFoundException", "eks", "UpdateClusterVersion", {"name": "none", "version": "1.35"}),
-    ("ResourceNotFoundException", "eks", "DescribeNodegroup", {"clusterName": "none", "nodegroupName": "none"}),
-    ("ResourceNotFoundException", "eks", "DeleteNodegroup", {"clusterName": "none", "nodegroupName": "none"}),
-    ("ResourceNotFoundException", "eks", "DescribeAddon", {"clusterName": "none", "addonName": "none"}),
-    ("ResourceNotFoundException", "eks", "DeleteAddon", {"clusterName": "none", "addonName": "none"}),
-    ("ResourceNotFoundException", "eks", "DescribeAccessEntry",
-     {"clusterName": "none", "principalArn": "arn:aws:iam::123456789012:role/none"}),
-    ("NotFoundException", "eks", "TagResource",
-     {"resourceArn": "arn:aws:eks:us-west-2:123456789012:cluster/none", "tags": {"a": "1"}}),
-    ("LoadBalancerNotFound", "elbv2", "DescribeTags",
-     {"ResourceArns": ["arn:aws:elasticloadbalancing:us-west-2:123456789012:loadbalancer/net/none/0123456789abcdef"]}),
-    ("LoadBalancerNotFound", "elbv2", "DescribeLoadBalancers", {"Names": ["none"]}),
-    ("TargetGroupNotFound", "elbv2", "DescribeTargetGroups", {"Names": ["none"]}),
-    ("LoadBalancerNotFound", "elb", "DescribeTags", {"LoadBalancerNames": ["none"]}),
-    ("LoadBalancerNotFound", "elb", "DescribeLoadBalancers", {"LoadBalancerNames": ["none"]}),
-    ("ValidationError", "autoscaling", "DeleteAutoScalingGroup", {"AutoScalingGroupName": "none"}),
-]  # fmt: skip
-
-
-def broken_inputs(operation: OperationModel, parameters: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The parameters with one thing wrong."""
-    shape = operation.input_shape
-    if shape is None:
-        return
-    for path in _required(shape, parameters):
-        yield f"without {'.'.join(map(str, path))}", _without(parameters, path)
-    for path in _enumerated(shape, parameters):
-        yield f"with a wrong {'.'.join(map(str, path))}", _with(parameters, path, "no-such-value")
-
-
-Path = tuple[str | int, ...]
-
-
-def _required(shape: Shape, value: Any, at: Path = ()) -> Iterator[Path]:
-    """Required members that are there, except those of the address: without them it is another address."""
-    for name, member, inner in _members(shape, value, at):
-        if isinstance(name, str) and isinstance(shape, StructureShape):
-            if name in shape.required_members and member.serialization.get("location") not in ("uri", "header"):
-                yield (*at, name)
-        yield from _required(member, inner, (*at, name))
-
-
-def _enumerated(shape: Shape, value: Any, at: Path = ()) -> Iterator[Path]:
-    for name, member, inner in _members(shape, value, at):
-        if isinstance(inner, str) and getattr(member, "enum", None):
-            yield (*at, name)
-        yield from _enumerated(member, inner, (*at, name))
-
-
-def _members(shape: Shape, value: Any, at: Path) -> Iterator[tuple[str | int, Shape, Any]]:
-    if isinstance(shape, StructureShape) and isinstance(value, dict):
-        for name, inner in value.items():
-            yield name, shape.members[name], inner
-    elif isinstance(shape, ListShape) and isinstance(value, list):
-        for index, inner in enumerate(value):
-            yield index, shape.member, inner
-
-
-def _without(parameters: dict[str, Any], path: Path) -> dict[str, Any]:
-    changed = copy.deepcopy(parameters)
-    at: Any = changed
-    for part in path[:-1]:
-        at = at[part]
-    del at[path[-1]]
-    return changed
-
-
-def _with(parameters: dict[str, Any], path: Path, value: Any) -> dict[str, Any]:
-    changed = copy.deepcopy(parameters)
-    at: Any = changed
-    for part in path[:-1]:
-        at = at[part]
-    at[path[-1]] = value
-    return changed
 
 
 # Where the models themselves are wrong: what EC2 has always answered, and its own documentation says.
