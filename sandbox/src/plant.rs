@@ -271,7 +271,7 @@ impl World {
         let body = json!({
             "AutoScalingGroupName": group, "AutoScalingGroupARN": format!("arn:aws:autoscaling:{region}:{}:autoScalingGroup:{suffix}:autoScalingGroupName/{group}", self.aws.account()),
             "MinSize": 1, "MaxSize": 1, "DesiredCapacity": 1, "CreatedTime": created, "VPCZoneIdentifier": place.subnet.id,
-            "Instances": [{"InstanceId": machine, "LifecycleState": "InService", "HealthStatus": "Healthy"}],
+            "Instances": [{"InstanceId": machine, "AvailabilityZone": place.subnet.text("/availabilityZone"), "LifecycleState": "InService", "HealthStatus": "Healthy", "ProtectedFromScaleIn": false}],
         });
         self.keep("autoscaling:group", &group, &region, body, eks.clone(), now_ms);
         let template = self.fresh("lt");

@@ -74,10 +74,18 @@ pub(crate) fn raise(state: &mut State, now_ms: i64, new: &NewBalancer) -> (Strin
     }
     let arn = call.arn("elasticloadbalancing", &format!("loadbalancer/{word}{name}/{suffix}"));
     let id = if kind == CLASSIC { name.clone() } else { arn.clone() };
-    let body = json!({
-        "LoadBalancerArn": arn, "LoadBalancerName": name, "DNSName": dns, "VpcId": new.vpc, "VPCId": new.vpc, "Type": new.kind, "Scheme": "internet-facing",
-        "State": {"Code": "active"}, "CreatedTime": iso(now_ms), "SecurityGroups": [group], "_interfaces": interfaces,
+    let mut body = json!({
+        "LoadBalancerName": name, "DNSName": dns, "Scheme": "internet-facing", "CreatedTime": iso(now_ms), "SecurityGroups": [group], "_interfaces": interfaces,
     });
+    // The two versions of the API name things differently.
+    let own = if kind == CLASSIC {
+        json!({"VPCId": new.vpc})
+    } else {
+        json!({"LoadBalancerArn": arn, "VpcId": new.vpc, "Type": new.kind, "State": {"Code": "active"}})
+    };
+    if let (Some(fields), Value::Object(own)) = (body.as_object_mut(), own) {
+        fields.extend(own);
+    }
     let record = call.record(kind, &id, body, new.tags.clone());
     call.state.put(record);
     let mut made = vec![id.clone(), group];

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
+use super::inputs;
 use super::wire::{Refusal, tree, xml};
 
 /// An HTTP request, as far as AWS protocols look at it. Header names are lower-case.
@@ -222,14 +223,20 @@ pub fn render(request: &AwsRequest, answer: Result<Value, Refusal>) -> AwsRespon
             let item = if service == "ec2" { "item" } else { "member" };
             xml(&mut inner, value.as_object().unwrap_or(&serde_json::Map::new()), item);
             let name = &request.operation;
+            let space = namespace(service, &request.input);
             let body = if service == "ec2" {
                 format!(
-                    "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<{name}Response xmlns=\"http://ec2.amazonaws.com/doc/2016-11-15/\"><requestId>{}</requestId>{inner}</{name}Response>",
+                    "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<{name}Response xmlns=\"{space}\"><requestId>{}</requestId>{inner}</{name}Response>",
                     request_id.1
                 )
             } else {
+                let result = if inputs::is_bare(service, name, &request.input) {
+                    String::new()
+                } else {
+                    format!("<{name}Result>{inner}</{name}Result>")
+                };
                 format!(
-                    "<{name}Response><{name}Result>{inner}</{name}Result><ResponseMetadata><RequestId>{}</RequestId></ResponseMetadata></{name}Response>",
+                    "<{name}Response xmlns=\"{space}\">{result}<ResponseMetadata><RequestId>{}</RequestId></ResponseMetadata></{name}Response>",
                     request_id.1
                 )
             };
@@ -245,7 +252,8 @@ pub fn render(request: &AwsRequest, answer: Result<Value, Refusal>) -> AwsRespon
                 )
             } else {
                 format!(
-                    "<ErrorResponse><Error><Type>Sender</Type><Code>{code}</Code><Message>{message}</Message></Error><RequestId>{}</RequestId></ErrorResponse>",
+                    "<ErrorResponse xmlns=\"{}\"><Error><Type>Sender</Type><Code>{code}</Code><Message>{message}</Message></Error><RequestId>{}</RequestId></ErrorResponse>",
+                    namespace(service, &request.input),
                     request_id.1
                 )
             };
@@ -254,6 +262,20 @@ pub fn render(request: &AwsRequest, answer: Result<Value, Refusal>) -> AwsRespon
                 ..reply(refusal.status, "text/xml;charset=UTF-8", body, request_id)
             }
         }
+    }
+}
+
+/// The XML namespace of a service's documents.
+fn namespace(service: &str, input: &Value) -> &'static str {
+    match service {
+        "ec2" => "http://ec2.amazonaws.com/doc/2016-11-15/",
+        "iam" => "https://iam.amazonaws.com/doc/2010-05-08/",
+        "autoscaling" => "http://autoscaling.amazonaws.com/doc/2011-01-01/",
+        "elasticloadbalancing" if super::balancers::is_classic(input) => {
+            "http://elasticloadbalancing.amazonaws.com/doc/2012-06-01/"
+        }
+        "elasticloadbalancing" => "http://elasticloadbalancing.amazonaws.com/doc/2015-12-01/",
+        _ => "https://sts.amazonaws.com/doc/2011-06-15/",
     }
 }
 

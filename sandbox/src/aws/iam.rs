@@ -8,7 +8,7 @@
 use serde_json::{Value, json};
 
 use super::wire::{Refusal, iso, items, need, text, texts};
-use super::{Answer, Call, Record, tag_list, tags_of, unknown};
+use super::{Answer, Call, Record, instance_profiles, tag_list, tags_of, unknown};
 use crate::faults::Effect;
 
 const ROLE: &str = "iam:role";
@@ -23,13 +23,15 @@ pub(super) fn dispatch(call: &mut Call<'_>, input: &Value) -> Answer {
             json!({"User": {"Arn": call.principal, "UserName": "platflow", "UserId": "AIDAPLATFLOW", "Path": "/", "CreateDate": iso(0)}}),
         ),
         "ListInstanceProfilesForRole" => {
-            role(call, input).map(|_| json!({"InstanceProfiles": [], "IsTruncated": false}))
+            let name = role(call, input)?.id.clone();
+            Ok(json!({"InstanceProfiles": instance_profiles::of_role(call, &name), "IsTruncated": false}))
         }
-        "RemoveRoleFromInstanceProfile" => Err(missing("instance profile", text(input, "/InstanceProfileName"))),
+        operation if operation.ends_with("InstanceProfile") => instance_profiles::dispatch(call, input),
         "DeleteRole" => delete_role(call, input),
         "GetRole" => role(call, input).map(|role| json!({"Role": shown(role)})),
         "UpdateAssumeRolePolicy" => {
             let document = need(input, "PolicyDocument")?.to_owned();
+            well_formed(&document)?;
             let role = role(call, input)?;
             role.set("AssumeRolePolicyDocument", encoded(&document));
             Ok(json!({}))
@@ -63,7 +65,7 @@ fn retag(record: &mut Record, input: &Value, add: bool) {
     }
 }
 
-fn missing(what: &str, name: &str) -> Refusal {
+pub(super) fn missing(what: &str, name: &str) -> Refusal {
     Refusal::new(404, "NoSuchEntity", format!("The {what} with name {name} cannot be found."))
 }
 
@@ -76,7 +78,7 @@ fn role<'a>(call: &'a mut Call<'_>, input: &Value) -> Result<&'a mut Record, Ref
     call.get_mut(ROLE, name).ok_or_else(|| missing("role", name))
 }
 
-fn shown(role: &Record) -> Value {
+pub(super) fn shown(role: &Record) -> Value {
     let mut body = role.body.clone();
     if let Some(fields) = body.as_object_mut() {
         fields.insert("Tags".to_owned(), tag_list(&role.tags, "Key", "Value"));
@@ -84,12 +86,17 @@ fn shown(role: &Record) -> Value {
     body
 }
 
+fn well_formed(document: &str) -> Result<(), Refusal> {
+    match serde_json::from_str::<Value>(document) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(Refusal::bad("MalformedPolicyDocument", "This policy contains invalid Json")),
+    }
+}
+
 fn create_role(call: &mut Call<'_>, input: &Value) -> Answer {
     let name = need(input, "RoleName")?.to_owned();
     let trust = need(input, "AssumeRolePolicyDocument")?.to_owned();
-    if serde_json::from_str::<Value>(&trust).is_err() {
-        return Err(Refusal::bad("MalformedPolicyDocument", "This policy contains invalid Json"));
-    }
+    well_formed(&trust)?;
     if call.get(ROLE, &name).is_some() {
         return Err(Refusal::new(409, "EntityAlreadyExists", format!("Role with name {name} already exists.")));
     }
@@ -116,6 +123,13 @@ fn delete_role(call: &mut Call<'_>, input: &Value) -> Answer {
         return Err(Refusal::new(409, "DeleteConflict", "Cannot delete entity, must detach all policies first."));
     }
     let name = role.id.clone();
+    if !instance_profiles::of_role(call, &name).is_empty() {
+        return Err(Refusal::new(
+            409,
+            "DeleteConflict",
+            "Cannot delete entity, must remove roles from instance profile first.",
+        ));
+    }
     call.remove(ROLE, &name);
     Ok(json!({}))
 }

@@ -54,15 +54,28 @@ fn resolve(call: &Call<'_>, id: &str) -> String {
 
 fn create_key(call: &mut Call<'_>, input: &Value) -> Answer {
     let id = call.state.uuid();
+    let policy = match text(input, "/Policy") {
+        "" => default_policy(&call.account()),
+        given => given.to_owned(),
+    };
     let body = json!({
         "KeyId": id, "Arn": call.arn("kms", &format!("key/{id}")), "AWSAccountId": call.account(), "Description": text(input, "/Description"), "Enabled": true,
         "KeyState": "Enabled", "KeyUsage": "ENCRYPT_DECRYPT", "KeySpec": "SYMMETRIC_DEFAULT", "KeyManager": "CUSTOMER", "Origin": "AWS_KMS", "MultiRegion": false,
-        "CreationDate": epoch(call.now_ms), "_rotation": false,
+        "CreationDate": epoch(call.now_ms), "_rotation": false, "_policy": policy,
     });
     let record = call.record(KEY, &id, body, tags_of(&items(input, "/Tags"), "TagKey", "TagValue"));
     let answer = json!({"KeyMetadata": public(&record)});
     call.state.put(record);
     Ok(answer)
+}
+
+/// The policy of a key for which none was given: the account decides through IAM.
+fn default_policy(account: &str) -> String {
+    json!({
+        "Version": "2012-10-17", "Id": "key-default-1",
+        "Statement": [{"Sid": "Enable IAM User Permissions", "Effect": "Allow", "Principal": {"AWS": format!("arn:aws:iam::{account}:root")}, "Action": "kms:*", "Resource": "*"}],
+    })
+    .to_string()
 }
 
 fn public(key: &Record) -> Value {
@@ -76,8 +89,11 @@ fn public(key: &Record) -> Value {
 fn put_alias(call: &mut Call<'_>, input: &Value) -> Answer {
     let name = need(input, "AliasName")?.to_owned();
     let target = resolve(call, need(input, "TargetKeyId")?);
-    if !name.starts_with("alias/") || name.starts_with("alias/aws/") {
-        return Err(Refusal::bad("InvalidAliasNameException", format!("{name} is not a valid alias name")));
+    if !name.starts_with("alias/") {
+        return Err(Refusal::bad("ValidationException", "Alias must start with the prefix \"alias/\"."));
+    }
+    if name.starts_with("alias/aws/") {
+        return Err(Refusal::bad("NotAuthorizedException", format!("{name} is reserved for AWS")));
     }
     let key = call.get(KEY, &target).ok_or_else(|| missing("Key", &target))?;
     if key.text("/KeyState") == "PendingDeletion" {
@@ -117,6 +133,9 @@ fn key_call(call: &mut Call<'_>, input: &Value) -> Answer {
         "ListResourceTags" => {
             return Ok(json!({"Tags": tag_list(&key.tags, "TagKey", "TagValue"), "Truncated": false}));
         }
+        "ListGrants" => return Ok(json!({"Grants": [], "Truncated": false})),
+        "ListKeyPolicies" => return Ok(json!({"PolicyNames": ["default"], "Truncated": false})),
+        "GetKeyPolicy" => return Ok(json!({"Policy": key.text("/_policy"), "PolicyName": "default"})),
         "GetKeyRotationStatus" => return Ok(json!({"KeyRotationEnabled": key.body["_rotation"], "KeyId": id})),
         "CancelKeyDeletion" if doomed => {
             key.set("KeyState", "Disabled");
@@ -151,6 +170,7 @@ fn key_call(call: &mut Call<'_>, input: &Value) -> Answer {
             key.set("Enabled", on);
         }
         "EnableKeyRotation" | "DisableKeyRotation" => key.set("_rotation", operation == "EnableKeyRotation"),
+        "PutKeyPolicy" => key.set("_policy", text(input, "/Policy")),
         "UpdateKeyDescription" => key.set("Description", text(input, "/Description")),
         "TagResource" => key.tags.extend(tags_of(&items(input, "/Tags"), "TagKey", "TagValue")),
         "UntagResource" => {

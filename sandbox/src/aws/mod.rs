@@ -6,6 +6,8 @@ mod ec2;
 mod eks;
 mod front;
 mod iam;
+mod inputs;
+mod instance_profiles;
 mod kms;
 pub(crate) mod remains;
 mod small;
@@ -118,6 +120,7 @@ pub fn mutates(operation: &str) -> bool {
 /// Answers one call. `effect` is what a fault wants of it beyond an error.
 pub fn call(state: &mut State, request: &AwsRequest, now_ms: i64, effect: Option<&Effect>) -> AwsResponse {
     let answer = authorized(state, request).and_then(|()| {
+        inputs::check(&request.service, &request.operation, &request.input)?;
         let mut call = Call {
             state,
             now_ms,
@@ -128,7 +131,16 @@ pub fn call(state: &mut State, request: &AwsRequest, now_ms: i64, effect: Option
         };
         dispatch(&mut call, request)
     });
+    let answer = answer.map_err(|refusal| worded(request, refusal));
     render(request, answer)
+}
+
+/// What an operation misses is refused in the words of its service.
+fn worded(request: &AwsRequest, mut refusal: Refusal) -> Refusal {
+    if refusal.code == "MissingParameter" && request.service != "ec2" {
+        inputs::code(&request.service, &request.operation).clone_into(&mut refusal.code);
+    }
+    refusal
 }
 
 fn dispatch(call: &mut Call<'_>, request: &AwsRequest) -> Answer {

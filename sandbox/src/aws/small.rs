@@ -20,6 +20,10 @@ pub(super) fn sts(call: &mut Call<'_>, _input: &Value) -> Answer {
     Ok(json!({"Arn": call.principal, "UserId": "AIDAPLATFLOW", "Account": call.account()}))
 }
 
+/// The numbers of days that PutRetentionPolicy takes.
+const RETENTION_DAYS: [i64; 22] =
+    [1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653];
+
 fn no_group() -> Refusal {
     Refusal::bad("ResourceNotFoundException", "The specified log group does not exist.")
 }
@@ -66,6 +70,12 @@ pub(super) fn logs(call: &mut Call<'_>, input: &Value) -> Answer {
             call.remove(LOG_GROUP, &name);
             super::remains::late_events(call, &name);
         }
+        "PutRetentionPolicy" if !RETENTION_DAYS.contains(&number(input, "/retentionInDays").unwrap_or(0)) => {
+            return Err(Refusal::bad(
+                "InvalidParameterException",
+                format!("retentionInDays must be one of {RETENTION_DAYS:?}"),
+            ));
+        }
         "PutRetentionPolicy" => group.set("retentionInDays", input["retentionInDays"].clone()),
         "DeleteRetentionPolicy" => group.set("retentionInDays", Value::Null),
         "TagResource" => group.tags.extend(given),
@@ -85,10 +95,26 @@ pub(super) fn load_balancing(call: &mut Call<'_>, input: &Value) -> Answer {
         return classic_load_balancing(call, input);
     }
     match call.operation {
-        "DescribeLoadBalancers" => Ok(json!({"LoadBalancers": call.all(BALANCER).map(public).collect::<Vec<_>>()})),
-        "DescribeTargetGroups" => Ok(json!({"TargetGroups": call.all(TARGETS).map(public).collect::<Vec<_>>()})),
+        "DescribeLoadBalancers" => {
+            let found = chosen(
+                call,
+                BALANCER,
+                input,
+                [("LoadBalancerArns", "/LoadBalancerArn"), ("Names", "/LoadBalancerName")],
+            )?;
+            Ok(json!({"LoadBalancers": found}))
+        }
+        "DescribeTargetGroups" => {
+            let found =
+                chosen(call, TARGETS, input, [("TargetGroupArns", "/TargetGroupArn"), ("Names", "/TargetGroupName")])?;
+            Ok(json!({"TargetGroups": found}))
+        }
         "DescribeTags" => {
             let wanted = texts(input, "/ResourceArns");
+            for arn in &wanted {
+                let kind = if arn.contains(":targetgroup/") { TARGETS } else { BALANCER };
+                call.get(kind, arn).ok_or_else(|| not_there(kind, arn))?;
+            }
             let found: Vec<Value> = call
                 .all(BALANCER)
                 .chain(call.all(TARGETS))
@@ -116,14 +142,38 @@ pub(super) fn load_balancing(call: &mut Call<'_>, input: &Value) -> Answer {
     }
 }
 
+/// Those of a kind that a request names, or all.
+fn chosen(call: &Call<'_>, kind: &str, input: &Value, by: [(&str, &str); 2]) -> Result<Vec<Value>, Refusal> {
+    let mut found: Vec<&Record> = call.all(kind).collect();
+    for (parameter, field) in by {
+        let wanted = texts(input, &format!("/{parameter}"));
+        if let Some(gone) = wanted.iter().find(|name| !found.iter().any(|one| one.text(field) == name.as_str())) {
+            return Err(not_there(kind, gone));
+        }
+        found.retain(|one| wanted.is_empty() || wanted.iter().any(|name| name == one.text(field)));
+    }
+    Ok(found.into_iter().map(public).collect())
+}
+
+fn not_there(kind: &str, name: &str) -> Refusal {
+    if kind == TARGETS {
+        return Refusal::bad("TargetGroupNotFound", format!("Target groups '[{name}]' not found"));
+    }
+    Refusal::bad("LoadBalancerNotFound", format!("Load balancers '[{name}]' not found"))
+}
+
 /// Classic load balancers, known by name.
 fn classic_load_balancing(call: &mut Call<'_>, input: &Value) -> Answer {
     match call.operation {
         "DescribeLoadBalancers" => {
-            Ok(json!({"LoadBalancerDescriptions": call.all(CLASSIC).map(public).collect::<Vec<_>>()}))
+            let names = ("LoadBalancerNames", "/LoadBalancerName");
+            Ok(json!({"LoadBalancerDescriptions": chosen(call, CLASSIC, input, [names, names])?}))
         }
         "DescribeTags" => {
             let wanted = texts(input, "/LoadBalancerNames");
+            if let Some(gone) = wanted.iter().find(|name| call.get(CLASSIC, name).is_none()) {
+                return Err(not_there(CLASSIC, gone));
+            }
             let found: Vec<Value> = call
                 .all(CLASSIC)
                 .filter(|one| wanted.contains(&one.id))
@@ -173,7 +223,10 @@ pub(super) fn auto_scaling(call: &mut Call<'_>, input: &Value) -> Answer {
             let name = text(input, "/AutoScalingGroupName");
             let failed =
                 call.all("autoscaling:group").find(|one| one.id == name).map(|one| items(&one.body, "/_failed"));
-            if let Some(failed) = failed.filter(|failed| !failed.is_empty()) {
+            if let Some(mut failed) = failed.filter(|failed| !failed.is_empty()) {
+                for one in &mut failed {
+                    one["AutoScalingGroupName"] = json!(name);
+                }
                 return Ok(json!({"Activities": failed}));
             }
             let found: Vec<Value> = call.all("autoscaling:group").filter(|one| one.id == name).flat_map(|one| items(&one.body, "/Instances").into_iter().enumerate().map(|(index, instance)| json!({
@@ -189,6 +242,11 @@ pub(super) fn auto_scaling(call: &mut Call<'_>, input: &Value) -> Answer {
 /// A group with its tags.
 fn scaling_group(record: &Record) -> Value {
     let mut body = public(record);
+    let mut zones: Vec<Value> = items(&body, "/Instances").iter().map(|one| one["AvailabilityZone"].clone()).collect();
+    zones.dedup();
+    body["AvailabilityZones"] = if zones.is_empty() { json!([format!("{}a", record.region)]) } else { json!(zones) };
+    body["DefaultCooldown"] = json!(300);
+    body["HealthCheckType"] = json!("EC2");
     body["Tags"] = record
         .tags
         .iter()

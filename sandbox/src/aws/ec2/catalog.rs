@@ -2,8 +2,10 @@
 
 use serde_json::{Value, json};
 
+use super::super::inputs::is_filter;
 use super::super::wire::{Refusal, items, text, texts};
 use super::super::{Answer, Call};
+use super::describe::unknown_filter;
 
 /// An instance type: name, virtual CPUs, memory, architecture, most pods.
 pub(crate) const INSTANCE_TYPES: &[(&str, u32, u64, &str, u32)] = &[
@@ -83,7 +85,10 @@ pub(super) fn describe_zones(call: &Call<'_>, input: &Value) -> Answer {
             "state" => "zoneState",
             "region-name" => "regionName",
             "opt-in-status" => "optInStatus",
-            other => return Err(Refusal::bad("InvalidParameterValue", format!("The filter '{other}' is invalid"))),
+            "group-name" => "groupName",
+            // About what no zone of the sandbox has.
+            other if is_filter("DescribeAvailabilityZones", other) => "",
+            other => return Err(unknown_filter(other)),
         };
         let wanted = texts(&filter, "/Value");
         found.retain(|zone| wanted.iter().any(|wanted| zone[field] == json!(wanted)));
@@ -129,7 +134,7 @@ pub(super) fn offerings(call: &Call<'_>, input: &Value) -> Answer {
         let field = match text(&filter, "/Name") {
             "instance-type" => "instanceType",
             "location" => "location",
-            other => return Err(Refusal::bad("InvalidParameterValue", format!("The filter '{other}' is invalid"))),
+            other => return Err(unknown_filter(other)),
         };
         let wanted = texts(&filter, "/Value");
         found.retain(|one| wanted.iter().any(|wanted| one[field] == json!(wanted)));

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::super::inputs::is_filter;
 use super::super::wire::{Refusal, items, number, page, text, texts};
 use super::super::{Answer, Call, Record, unknown};
 use super::shown;
@@ -29,6 +30,13 @@ const TABLES: &[Table] = &[
             ("cidr", "/cidrBlock"),
             ("is-default", "/isDefault"),
             ("owner-id", "/ownerId"),
+            ("cidr-block", "/cidrBlock"),
+            ("cidrBlock", "/cidrBlock"),
+            ("isDefault", "/isDefault"),
+            ("dhcp-options-id", "/dhcpOptionsId"),
+            ("cidr-block-association.cidr-block", "/cidrBlockAssociationSet/*/cidrBlock"),
+            ("cidr-block-association.association-id", "/cidrBlockAssociationSet/*/associationId"),
+            ("cidr-block-association.state", "/cidrBlockAssociationSet/*/cidrBlockState/state"),
         ],
     },
     Table {
@@ -43,6 +51,15 @@ const TABLES: &[Table] = &[
             ("state", "/state"),
             ("cidr-block", "/cidrBlock"),
             ("cidr", "/cidrBlock"),
+            ("cidrBlock", "/cidrBlock"),
+            ("available-ip-address-count", "/availableIpAddressCount"),
+            ("default-for-az", "/defaultForAz"),
+            ("defaultForAz", "/defaultForAz"),
+            ("map-public-ip-on-launch", "/mapPublicIpOnLaunch"),
+            ("owner-id", "/ownerId"),
+            ("subnet-arn", "/subnetArn"),
+            ("availabilityZone", "/availabilityZone"),
+            ("availabilityZoneId", "/availabilityZoneId"),
             ("availability-zone", "/availabilityZone"),
             ("availability-zone-id", "/availabilityZoneId"),
         ],
@@ -55,6 +72,7 @@ const TABLES: &[Table] = &[
         missing: "InvalidInternetGatewayID.NotFound",
         filters: &[
             ("internet-gateway-id", "/internetGatewayId"),
+            ("owner-id", "/ownerId"),
             ("attachment.vpc-id", "/attachmentSet/*/vpcId"),
             ("attachment.state", "/attachmentSet/*/state"),
         ],
@@ -67,6 +85,8 @@ const TABLES: &[Table] = &[
         missing: "InvalidAllocationID.NotFound",
         filters: &[
             ("allocation-id", "/allocationId"),
+            ("private-ip-address", "/privateIpAddress"),
+            ("network-border-group", "/networkBorderGroup"),
             ("public-ip", "/publicIp"),
             ("association-id", "/associationId"),
             ("domain", "/domain"),
@@ -94,6 +114,11 @@ const TABLES: &[Table] = &[
         missing: "InvalidRouteTableID.NotFound",
         filters: &[
             ("route-table-id", "/routeTableId"),
+            ("owner-id", "/ownerId"),
+            ("association.route-table-id", "/associationSet/*/routeTableId"),
+            ("route.destination-cidr-block", "/routeSet/*/destinationCidrBlock"),
+            ("route.origin", "/routeSet/*/origin"),
+            ("route.state", "/routeSet/*/state"),
             ("vpc-id", "/vpcId"),
             ("association.main", "/associationSet/*/main"),
             ("association.subnet-id", "/associationSet/*/subnetId"),
@@ -111,6 +136,17 @@ const TABLES: &[Table] = &[
         filters: &[
             ("group-id", "/groupId"),
             ("group-name", "/groupName"),
+            ("owner-id", "/ownerId"),
+            ("ip-permission.cidr", "/ipPermissions/*/ipRanges/*/cidrIp"),
+            ("ip-permission.from-port", "/ipPermissions/*/fromPort"),
+            ("ip-permission.to-port", "/ipPermissions/*/toPort"),
+            ("ip-permission.protocol", "/ipPermissions/*/ipProtocol"),
+            ("ip-permission.user-id", "/ipPermissions/*/groups/*/userId"),
+            ("egress.ip-permission.cidr", "/ipPermissionsEgress/*/ipRanges/*/cidrIp"),
+            ("egress.ip-permission.from-port", "/ipPermissionsEgress/*/fromPort"),
+            ("egress.ip-permission.to-port", "/ipPermissionsEgress/*/toPort"),
+            ("egress.ip-permission.protocol", "/ipPermissionsEgress/*/ipProtocol"),
+            ("egress.ip-permission.user-id", "/ipPermissionsEgress/*/groups/*/userId"),
             ("vpc-id", "/vpcId"),
             ("description", "/groupDescription"),
             ("ip-permission.group-id", "/ipPermissions/*/groups/*/groupId"),
@@ -128,6 +164,21 @@ const TABLES: &[Table] = &[
             ("subnet-id", "/subnetId"),
             ("vpc-id", "/vpcId"),
             ("group-id", "/groupSet/*/groupId"),
+            ("owner-id", "/ownerId"),
+            ("requester-managed", "/requesterManaged"),
+            ("private-ip-address", "/privateIpAddress"),
+            ("source-dest-check", "/sourceDestCheck"),
+            ("addresses.private-ip-address", "/privateIpAddressesSet/*/privateIpAddress"),
+            ("addresses.primary", "/privateIpAddressesSet/*/primary"),
+            ("association.allocation-id", "/association/allocationId"),
+            ("association.association-id", "/association/associationId"),
+            ("association.public-ip", "/association/publicIp"),
+            ("association.ip-owner-id", "/association/ipOwnerId"),
+            ("attachment.attachment-id", "/attachment/attachmentId"),
+            ("attachment.device-index", "/attachment/deviceIndex"),
+            ("attachment.instance-owner-id", "/attachment/instanceOwnerId"),
+            ("attachment.status", "/attachment/status"),
+            ("attachment.delete-on-termination", "/attachment/deleteOnTermination"),
             ("status", "/status"),
             ("description", "/description"),
             ("requester-id", "/requesterId"),
@@ -144,6 +195,13 @@ const TABLES: &[Table] = &[
         missing: "InvalidVolume.NotFound",
         filters: &[
             ("volume-id", "/volumeId"),
+            ("create-time", "/createTime"),
+            ("encrypted", "/encrypted"),
+            ("size", "/size"),
+            ("volume-type", "/volumeType"),
+            ("attachment.device", "/attachmentSet/*/device"),
+            ("attachment.status", "/attachmentSet/*/status"),
+            ("attachment.delete-on-termination", "/attachmentSet/*/deleteOnTermination"),
             ("status", "/status"),
             ("availability-zone", "/availabilityZone"),
             ("attachment.instance-id", "/attachmentSet/*/instanceId"),
@@ -155,7 +213,11 @@ const TABLES: &[Table] = &[
         set: "launchTemplates",
         parameter: "LaunchTemplateId",
         missing: "InvalidLaunchTemplateId.NotFound",
-        filters: &[("launch-template-name", "/launchTemplateName"), ("launch-template-id", "/launchTemplateId")],
+        filters: &[
+            ("launch-template-name", "/launchTemplateName"),
+            ("launch-template-id", "/launchTemplateId"),
+            ("create-time", "/createTime"),
+        ],
     },
     Table {
         operation: "DescribeInstances",
@@ -169,6 +231,12 @@ const TABLES: &[Table] = &[
             ("subnet-id", "/subnetId"),
             ("instance-state-name", "/instanceState/name"),
             ("instance-type", "/instanceType"),
+            ("image-id", "/imageId"),
+            ("private-ip-address", "/privateIpAddress"),
+            ("private-dns-name", "/privateDnsName"),
+            ("instance-state-code", "/instanceState/code"),
+            ("instance.group-id", "/groupSet/*/groupId"),
+            ("launch-time", "/launchTime"),
             ("availability-zone", "/placement/availabilityZone"),
         ],
     },
@@ -179,7 +247,12 @@ const TABLES: &[Table] = &[
         set: "vpcEndpointSet",
         parameter: "VpcEndpointId",
         missing: "InvalidVpcEndpointId.NotFound",
-        filters: &[("vpc-id", "/vpcId"), ("vpc-endpoint-id", "/vpcEndpointId")],
+        filters: &[
+            ("vpc-id", "/vpcId"),
+            ("vpc-endpoint-id", "/vpcEndpointId"),
+            ("vpc-endpoint-state", "/state"),
+            ("service-name", "/serviceName"),
+        ],
     },
     Table {
         operation: "DescribeSnapshots",
@@ -187,7 +260,17 @@ const TABLES: &[Table] = &[
         set: "snapshotSet",
         parameter: "SnapshotId",
         missing: "InvalidSnapshot.NotFound",
-        filters: &[("snapshot-id", "/snapshotId"), ("volume-id", "/volumeId"), ("status", "/status")],
+        filters: &[
+            ("snapshot-id", "/snapshotId"),
+            ("volume-id", "/volumeId"),
+            ("status", "/status"),
+            ("description", "/description"),
+            ("encrypted", "/encrypted"),
+            ("owner-id", "/ownerId"),
+            ("progress", "/progress"),
+            ("start-time", "/startTime"),
+            ("volume-size", "/volumeSize"),
+        ],
     },
 ];
 
@@ -222,7 +305,7 @@ fn matches(wanted: &str, value: &str) -> bool {
     rest.ends_with(last)
 }
 
-fn passes(record: &Record, filters: &[Value], known: &[(&str, &str)]) -> Result<bool, Refusal> {
+fn passes(record: &Record, filters: &[Value], known: &[(&str, &str)]) -> bool {
     for filter in filters {
         let name = text(filter, "/Name");
         let wanted = texts(filter, "/Value");
@@ -233,23 +316,25 @@ fn passes(record: &Record, filters: &[Value], known: &[(&str, &str)]) -> Result<
         } else if let Some((_, pointer)) = known.iter().find(|(known, _)| *known == name) {
             values(&record.body, pointer)
         } else {
-            return Err(unknown_filter(name));
+            // Documented, and about something that nothing here has.
+            Vec::new()
         };
         if !found.iter().any(|value| wanted.iter().any(|wanted| matches(wanted, value))) {
-            return Ok(false);
+            return false;
         }
     }
-    Ok(true)
+    true
 }
 
-fn unknown_filter(name: &str) -> Refusal {
+pub(super) fn unknown_filter(name: &str) -> Refusal {
     Refusal::bad("InvalidParameterValue", format!("The filter '{name}' is invalid"))
 }
 
 fn select(call: &Call<'_>, input: &Value, table: &Table) -> Result<Vec<Value>, Refusal> {
     let filters = items(input, "/Filter");
     for name in filters.iter().map(|filter| text(filter, "/Name")) {
-        if !(name == "tag-key" || name.starts_with("tag:") || table.filters.iter().any(|(known, _)| *known == name)) {
+        let known = table.filters.iter().any(|(known, _)| *known == name) || is_filter(table.operation, name);
+        if !(known || name == "tag-key" || name.starts_with("tag:")) {
             return Err(unknown_filter(name));
         }
     }
@@ -271,7 +356,7 @@ fn select(call: &Call<'_>, input: &Value, table: &Table) -> Result<Vec<Value>, R
     let mut found = Vec::new();
     for record in call.all(table.kind) {
         let named = names.is_empty() || names.iter().any(|name| record.text("/launchTemplateName") == name);
-        if (ids.is_empty() || ids.contains(&record.id)) && named && passes(record, &filters, table.filters)? {
+        if (ids.is_empty() || ids.contains(&record.id)) && named && passes(record, &filters, table.filters) {
             found.push(shown(&record.body, &record.tags));
         }
     }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::super::wire::{Refusal, items, need, number, text, texts};
 use super::super::{Answer, Call};
-use super::{existing, specified, take_group, violation};
+use super::{existing, network, specified, take_group, violation};
 
 const NOT_FOUND: &str = "InvalidGroup.NotFound";
 
@@ -24,7 +24,7 @@ pub(super) fn create(call: &mut Call<'_>, input: &Value) -> Answer {
         ));
     }
     let id = take_group(call, &vpc, &name, &description, specified(input, "security-group"));
-    Ok(json!({"return": true, "groupId": id, "securityGroupArn": call.arn("ec2", &format!("security-group/{id}"))}))
+    Ok(json!({"groupId": id, "securityGroupArn": call.arn("ec2", &format!("security-group/{id}"))}))
 }
 
 /// What uses a security group: an interface, or a rule of another group.
@@ -109,6 +109,11 @@ pub(super) fn authorize(call: &mut Call<'_>, input: &Value, side: &str) -> Answe
     let id = need(input, "GroupId")?;
     let new = rules(call, input);
     for rule in &new {
+        let range = text(rule, "/ipRanges/0/cidrIp");
+        if !range.is_empty() && network::block(range).is_none() {
+            let message = format!("CIDR block {range} is malformed");
+            return Err(Refusal::bad("InvalidParameterValue", message));
+        }
         let source = text(rule, "/groups/0/groupId");
         if !source.is_empty() && call.get("ec2:security-group", source).is_none() {
             return Err(Refusal::bad(NOT_FOUND, format!("The security group '{source}' does not exist")));
@@ -158,15 +163,13 @@ fn rule_id(group: &str, direction: &str, rule: &Value) -> String {
 
 /// `DescribeSecurityGroupRules`.
 pub(super) fn describe_rules(call: &Call<'_>, input: &Value) -> Answer {
-    let mut wanted: Vec<String> = Vec::new();
+    let (mut wanted, mut rules) = (Vec::<String>::new(), texts(input, "/SecurityGroupRuleId"));
     for filter in items(input, "/Filter") {
-        if text(&filter, "/Name") != "group-id" {
-            return Err(Refusal::bad(
-                "InvalidParameterValue",
-                format!("The filter '{}' is invalid", text(&filter, "/Name")),
-            ));
+        match text(&filter, "/Name") {
+            "group-id" => wanted.extend(texts(&filter, "/Value")),
+            "security-group-rule-id" => rules.extend(texts(&filter, "/Value")),
+            other => return Err(super::describe::unknown_filter(other)),
         }
-        wanted.extend(texts(&filter, "/Value"));
     }
     let account = call.account();
     let mut found = Vec::new();
@@ -185,7 +188,9 @@ pub(super) fn describe_rules(call: &Call<'_>, input: &Value) -> Answer {
                     one["referencedGroupInfo"] = json!({"groupId": group["groupId"], "userId": account});
                     one["description"] = group["description"].clone();
                 }
-                found.push(one);
+                if rules.is_empty() || rules.iter().any(|id| id == text(&one, "/securityGroupRuleId")) {
+                    found.push(one);
+                }
             }
         }
     }

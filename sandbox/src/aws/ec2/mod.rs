@@ -105,30 +105,32 @@ fn shown(body: &Value, tags: &BTreeMap<String, String>) -> Value {
     body
 }
 
-/// The kind of resource an EC2 id belongs to.
-fn kind_of(id: &str) -> &'static str {
-    let prefix = id.split('-').next().unwrap_or_default();
-    match prefix {
-        "vpc" => "ec2:vpc",
-        "subnet" => "ec2:subnet",
-        "igw" => "ec2:internet-gateway",
-        "nat" => "ec2:nat-gateway",
-        "eipalloc" => "ec2:elastic-ip",
-        "rtb" => "ec2:route-table",
-        "sg" => "ec2:security-group",
-        "lt" => "ec2:launch-template",
-        "i" => "ec2:instance",
-        "vol" => "ec2:volume",
-        "snap" => "ec2:snapshot",
-        _ => "ec2:network-interface",
+/// The kind of resource an EC2 id belongs to, and the code that says that there is none.
+fn kind_of(id: &str) -> (&'static str, &'static str) {
+    match id.split('-').next().unwrap_or_default() {
+        "vpc" => ("ec2:vpc", "InvalidVpcID.NotFound"),
+        "subnet" => ("ec2:subnet", "InvalidSubnetID.NotFound"),
+        "igw" => ("ec2:internet-gateway", "InvalidInternetGatewayID.NotFound"),
+        "nat" => ("ec2:nat-gateway", "NatGatewayNotFound"),
+        "eipalloc" => ("ec2:elastic-ip", "InvalidAllocationID.NotFound"),
+        "rtb" => ("ec2:route-table", "InvalidRouteTableID.NotFound"),
+        "sg" => ("ec2:security-group", "InvalidGroup.NotFound"),
+        "lt" => ("ec2:launch-template", "InvalidLaunchTemplateId.NotFound"),
+        "i" => ("ec2:instance", "InvalidInstanceID.NotFound"),
+        "vol" => ("ec2:volume", "InvalidVolume.NotFound"),
+        "snap" => ("ec2:snapshot", "InvalidSnapshot.NotFound"),
+        "eni" => ("ec2:network-interface", "InvalidNetworkInterfaceID.NotFound"),
+        _ => ("", "InvalidID"),
     }
 }
 
 fn change_tags(call: &mut Call<'_>, input: &Value, add: bool) -> Answer {
     let ids = texts(input, "/ResourceId");
     for id in &ids {
-        if call.get(kind_of(id), id).is_none() {
-            return Err(Refusal::bad("InvalidID", format!("The ID '{id}' is not valid")));
+        let (kind, code) = kind_of(id);
+        if call.get(kind, id).is_none() {
+            let what = if kind.is_empty() { "is not valid" } else { "does not exist" };
+            return Err(Refusal::bad(code, format!("The ID '{id}' {what}")));
         }
     }
     let tags = tags_of(&items(input, "/Tag"), "Key", "Value");
@@ -139,7 +141,7 @@ fn change_tags(call: &mut Call<'_>, input: &Value, add: bool) -> Answer {
         ));
     }
     for id in &ids {
-        if let Some(record) = call.get_mut(kind_of(id), id) {
+        if let Some(record) = call.get_mut(kind_of(id).0, id) {
             for (key, value) in &tags {
                 if add {
                     record.tags.insert(key.clone(), value.clone());

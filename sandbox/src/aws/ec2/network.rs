@@ -11,23 +11,32 @@ use super::{existing, shown, specified, violation, zones};
 
 const VPC_QUOTA: usize = 5;
 
-/// An IPv4 block as its first and last address.
-fn block(cidr: &str) -> Option<(u32, u32)> {
+/// An IPv4 block as its first and last address, whichever of its addresses is named.
+pub(super) fn block(cidr: &str) -> Option<(u32, u32)> {
     let (address, prefix) = cidr.split_once('/')?;
     let (address, prefix): (Ipv4Addr, u32) = (address.parse().ok()?, prefix.parse().ok()?);
-    let size = 1_u32.checked_shl(32_u32.checked_sub(prefix)?)?;
-    let first = u32::from(address);
-    first.is_multiple_of(size).then(|| (first, first.wrapping_add(size - 1)))
+    let rest = u32::MAX.checked_shr(prefix).or((prefix == 32).then_some(0))?;
+    let first = u32::from(address) & !rest;
+    Some((first, first | rest))
+}
+
+pub(super) fn no_block(cidr: &str, parameter: &str) -> Refusal {
+    let message = format!("Value ({cidr}) for parameter {parameter} is invalid. This is not a valid CIDR block.");
+    Refusal::bad("InvalidParameterValue", message)
+}
+
+/// A block of a VPC or subnet: its canonical form with its first and last address; `/16` to `/28` are allowed.
+fn sized_block(cidr: &str, code: &str) -> Result<(String, u32, u32), Refusal> {
+    let (first, last) = block(cidr).ok_or_else(|| no_block(cidr, "cidrBlock"))?;
+    let prefix = (last - first).leading_zeros();
+    if !(16..=28).contains(&prefix) {
+        return Err(Refusal::bad(code, format!("The CIDR '{cidr}' is invalid.")));
+    }
+    Ok((format!("{}/{prefix}", Ipv4Addr::from(first)), first, last))
 }
 
 pub(super) fn create_vpc(call: &mut Call<'_>, input: &Value) -> Answer {
-    let cidr = need(input, "CidrBlock")?.to_owned();
-    if block(&cidr).is_none() {
-        return Err(Refusal::bad(
-            "InvalidParameterValue",
-            format!("Value ({cidr}) for parameter cidrBlock is invalid. This is not a valid CIDR block."),
-        ));
-    }
+    let (cidr, ..) = sized_block(need(input, "CidrBlock")?, "InvalidVpc.Range")?;
     if call.all("ec2:vpc").count() >= VPC_QUOTA {
         return Err(Refusal::bad("VpcLimitExceeded", "The maximum number of VPCs has been reached."));
     }
@@ -135,14 +144,10 @@ pub(super) fn modify_vpc(call: &mut Call<'_>, input: &Value) -> Answer {
 }
 
 pub(super) fn create_subnet(call: &mut Call<'_>, input: &Value) -> Answer {
-    let (vpc, cidr) = (need(input, "VpcId")?.to_owned(), need(input, "CidrBlock")?.to_owned());
+    let vpc = need(input, "VpcId")?.to_owned();
     let outer = existing(call, "ec2:vpc", &vpc, "InvalidVpcID.NotFound")?.text("/cidrBlock").to_owned();
-    let (Some((first, last)), Some((low, high))) = (block(&cidr), block(&outer)) else {
-        return Err(Refusal::bad(
-            "InvalidParameterValue",
-            format!("Value ({cidr}) for parameter cidrBlock is invalid. This is not a valid CIDR block."),
-        ));
-    };
+    let (cidr, first, last) = sized_block(need(input, "CidrBlock")?, "InvalidSubnet.Range")?;
+    let (low, high) = block(&outer).ok_or_else(|| no_block(&outer, "cidrBlock"))?;
     if first < low || last > high {
         return Err(Refusal::bad("InvalidSubnet.Range", format!("The CIDR '{cidr}' is invalid.")));
     }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::super::wire::{Refusal, need, text};
 use super::super::{Answer, Call};
-use super::{existing, shown, specified};
+use super::{existing, network, shown, specified};
 
 const NOT_FOUND: &str = "InvalidRouteTableID.NotFound";
 
@@ -37,11 +37,18 @@ fn list<'a>(call: &'a mut Call<'_>, id: &str, name: &str) -> Result<&'a mut Vec<
 
 pub(super) fn create_route(call: &mut Call<'_>, input: &Value, replace: bool) -> Answer {
     let (id, destination) = (need(input, "RouteTableId")?, need(input, "DestinationCidrBlock")?);
-    existing(call, "ec2:route-table", id, NOT_FOUND)?;
+    let vpc = existing(call, "ec2:route-table", id, NOT_FOUND)?.text("/vpcId").to_owned();
+    network::block(destination).ok_or_else(|| network::no_block(destination, "destinationCidrBlock"))?;
     let (gateway, nat) = (text(input, "/GatewayId"), text(input, "/NatGatewayId"));
     let mut route = json!({"destinationCidrBlock": destination, "state": "active", "origin": "CreateRoute"});
     if !gateway.is_empty() {
-        existing(call, "ec2:internet-gateway", gateway, "InvalidGatewayID.NotFound")?;
+        let found = existing(call, "ec2:internet-gateway", gateway, "InvalidGatewayID.NotFound")?;
+        if found.text("/attachmentSet/0/vpcId") != vpc {
+            return Err(Refusal::bad(
+                "InvalidParameterValue",
+                format!("route table {id} and network gateway {gateway} belong to different networks"),
+            ));
+        }
         route["gatewayId"] = json!(gateway);
     } else if !nat.is_empty() {
         if !matches!(
@@ -84,8 +91,13 @@ pub(super) fn create_route(call: &mut Call<'_>, input: &Value, replace: bool) ->
 pub(super) fn delete_route(call: &mut Call<'_>, input: &Value) -> Answer {
     let (id, destination) = (need(input, "RouteTableId")?, need(input, "DestinationCidrBlock")?);
     let routes = list(call, id, "routeSet")?;
+    let is_it = |one: &Value| text(one, "/destinationCidrBlock") == destination;
+    if routes.iter().any(|one| is_it(one) && text(one, "/gatewayId") == "local") {
+        let message = format!("cannot remove local route {destination} in route table {id}");
+        return Err(Refusal::bad("InvalidParameterValue", message));
+    }
     let before = routes.len();
-    routes.retain(|one| text(one, "/destinationCidrBlock") != destination || text(one, "/gatewayId") == "local");
+    routes.retain(|one| !is_it(one));
     if routes.len() == before {
         return Err(Refusal::bad(
             "InvalidRoute.NotFound",
@@ -139,7 +151,12 @@ pub(super) fn disassociate(call: &mut Call<'_>, input: &Value) -> Answer {
             format!("The association ID '{wanted}' does not exist"),
         ));
     };
-    list(call, &table, "associationSet")?.retain(|one| text(one, "/routeTableAssociationId") != wanted);
+    let links = list(call, &table, "associationSet")?;
+    if links.iter().any(|one| text(one, "/routeTableAssociationId") == wanted && one["main"] == json!(true)) {
+        let message = format!("cannot disassociate the main route table association {wanted}");
+        return Err(Refusal::bad("InvalidParameterValue", message));
+    }
+    links.retain(|one| text(one, "/routeTableAssociationId") != wanted);
     Ok(json!({"return": true}))
 }
 

@@ -14,7 +14,7 @@ use super::super::state::Link;
 use super::super::wire::{Refusal, epoch, items, need, text, texts};
 use super::super::{Answer, Call, unknown};
 use super::{
-    ADDON, CLUSTER, ENTRY, NODES, UPDATE, catalog, check_role, cluster, in_use, invalid, shown, tag_map, update,
+    ADDON, CLUSTER, ENTRY, NODES, UPDATE, bare, catalog, check_role, cluster, in_use, invalid, shown, tag_map, update,
 };
 
 pub(super) fn dispatch(call: &mut Call<'_>, input: &Value) -> Answer {
@@ -29,7 +29,7 @@ pub(super) fn dispatch(call: &mut Call<'_>, input: &Value) -> Answer {
         "DescribeUpdate" => {
             let id = need(input, "updateId")?;
             call.get(UPDATE, id)
-                .map(|record| json!({"update": shown(record)}))
+                .map(|record| json!({"update": bare(record)}))
                 .ok_or_else(|| super::not_found(format!("No update found for id: {id}")))
         }
         "ListUpdates" => Ok(
@@ -178,18 +178,45 @@ fn busy(
     Ok(update(call, name, kind, duration_ms))
 }
 
+/// What a configuration is changed in, one at a time, and what the update is called.
+const CHANGES: [(&str, &str); 5] = [
+    ("logging", "LoggingUpdate"),
+    ("resourcesVpcConfig", "EndpointAccessUpdate"),
+    ("accessConfig", "AccessConfigUpdate"),
+    ("upgradePolicy", "UpgradePolicyUpdate"),
+    ("deletionProtection", "DeletionProtectionUpdate"),
+];
+
+/// Whether a request asks for anything that is not so already.
+fn changes(record: &super::Record, input: &Value) -> bool {
+    CHANGES.iter().any(|(field, _)| match input.get(field) {
+        Some(Value::Object(wanted)) => wanted.iter().any(|(name, value)| record.body[field][name] != *value),
+        other => other.is_some(),
+    })
+}
+
+/// The part of a request that is a change.
+fn changed(input: &Value) -> String {
+    CHANGES.iter().filter_map(|(field, _)| input.get(field)).map(Value::to_string).collect()
+}
+
 fn configure(call: &mut Call<'_>, input: &Value) -> Answer {
     let name = need(input, "name")?.to_owned();
     idle(call, &name)?;
-    let kind = if input.get("logging").is_some() {
-        "LoggingUpdate"
-    } else if input.get("resourcesVpcConfig").is_some() {
-        "EndpointAccessUpdate"
-    } else {
-        "ConfigUpdate"
+    let kinds: Vec<&str> =
+        CHANGES.iter().filter(|(field, _)| input.get(field).is_some()).map(|(_, kind)| *kind).collect();
+    let [kind] = kinds.as_slice() else {
+        return Err(invalid(if kinds.is_empty() {
+            "No changes needed for the cluster"
+        } else {
+            "Only one type of update can be allowed."
+        }));
     };
+    if !changes(cluster(call, &name)?, input) {
+        return Err(invalid(format!("Cluster is already at the desired configuration with {}", changed(input))));
+    }
     busy(call, &name, kind, 60_000, |record| {
-        for field in ["resourcesVpcConfig", "logging", "accessConfig", "upgradePolicy"] {
+        for (field, _) in CHANGES {
             let changed = input.get(field).and_then(Value::as_object).cloned();
             if let (Some(changed), Some(have)) = (changed, record.body.get_mut(field).and_then(Value::as_object_mut)) {
                 have.extend(changed);

@@ -176,6 +176,6 @@ pub(in super::super) fn rescale(call: &mut Call<'_>, id: &str) {
 }
 
 fn instances(nodes: &[Value]) -> Value {
-    let row = |node: &Value| json!({"InstanceId": node["instance"], "LifecycleState": "InService", "HealthStatus": "Healthy"});
+    let row = |node: &Value| json!({"InstanceId": node["instance"], "AvailabilityZone": node["zone"], "LifecycleState": "InService", "HealthStatus": "Healthy", "ProtectedFromScaleIn": false});
     nodes.iter().map(row).collect()
 }

@@ -84,11 +84,19 @@ fn tag_map(input: &Value) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// The record's public body with its tags.
-fn shown(record: &Record) -> Value {
+/// The record's public body.
+fn bare(record: &Record) -> Value {
     let mut body = record.body.clone();
     if let Some(fields) = body.as_object_mut() {
         fields.retain(|name, _| !name.starts_with('_'));
+    }
+    body
+}
+
+/// The record's public body with its tags.
+fn shown(record: &Record) -> Value {
+    let mut body = bare(record);
+    if let Some(fields) = body.as_object_mut() {
         fields.insert("tags".to_owned(), json!(record.tags));
     }
     body
@@ -127,7 +135,7 @@ fn update(call: &mut Call<'_>, cluster: &str, kind: &str, duration_ms: i64) -> V
     let mut record = call.record(UPDATE, &id, body, BTreeMap::new());
     record.system = true;
     record.then(call.now_ms + duration_ms, "Successful");
-    let answer = json!({"update": shown(&record)});
+    let answer = json!({"update": bare(&record)});
     call.state.put(record);
     answer
 }
@@ -141,6 +149,9 @@ fn tags(call: &mut Call<'_>, input: &Value) -> Answer {
     let Some((kind, id)) = found.map(|record| (record.kind.clone(), record.id.clone())) else {
         return Err(Refusal::new(404, "NotFoundException", format!("Resource {arn} not found")));
     };
+    if tag_map(input).keys().any(|key| key.starts_with("aws:")) {
+        return Err(Refusal::bad("BadRequestException", "Tag keys starting with 'aws:' are reserved for internal use"));
+    }
     let (add, list) = (tag_map(input), call.operation == "ListTagsForResource");
     let Some(record) = call.get_mut(&kind, &id) else { return unknown(call) };
     record.tags.extend(add);

@@ -1,0 +1,1 @@
+"""Behaviours of AWS, one table per service; see `harness.behaviour`."""
