@@ -314,8 +314,14 @@ impl World {
             return;
         }
         let authority = self.kubernetes.certificate_authority_data(name);
+        let mut own = false;
         if let Some(record) = self.aws.get_mut("eks:cluster", &region, name) {
             record.set("certificateAuthority", json!({"data": authority}));
+            own = record.body.get("_self_managed") == Some(&json!(true));
+        }
+        // What EKS installs by itself unless it was told not to; no add-on to EKS.
+        for addon in ["vpc-cni", "kube-proxy", "coredns"].into_iter().filter(|_| own) {
+            self.kubernetes.addon_installed(name, addon, "", None, timestamp(now_ms));
         }
     }
 

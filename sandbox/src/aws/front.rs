@@ -218,51 +218,55 @@ pub fn render(request: &AwsRequest, answer: Result<Value, Refusal>) -> AwsRespon
                 ..reply(refusal.status, "application/x-amz-json-1.1", body, request_id)
             }
         }
-        (service, Ok(value)) => {
-            let mut inner = String::new();
-            let item = if service == "ec2" { "item" } else { "member" };
-            xml(&mut inner, value.as_object().unwrap_or(&serde_json::Map::new()), item);
-            let name = &request.operation;
-            let space = namespace(service, &request.input);
-            let body = if service == "ec2" {
-                format!(
-                    "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<{name}Response xmlns=\"{space}\"><requestId>{}</requestId>{inner}</{name}Response>",
-                    request_id.1
-                )
-            } else {
-                let result = if inputs::is_bare(service, name, &request.input) {
-                    String::new()
-                } else {
-                    format!("<{name}Result>{inner}</{name}Result>")
-                };
-                format!(
-                    "<{name}Response xmlns=\"{space}\">{result}<ResponseMetadata><RequestId>{}</RequestId></ResponseMetadata></{name}Response>",
-                    request_id.1
-                )
-            };
+        (_, Ok(value)) => {
+            let body = xml_answer(request, &value, &request_id.1);
             reply(200, "text/xml;charset=UTF-8", body, request_id)
         }
-        (service, Err(refusal)) => {
-            let (code, message) =
-                (quick_xml::escape::escape(refusal.code.as_str()), quick_xml::escape::escape(refusal.message.as_str()));
-            let body = if service == "ec2" {
-                format!(
-                    "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Response><Errors><Error><Code>{code}</Code><Message>{message}</Message></Error></Errors><RequestID>{}</RequestID></Response>",
-                    request_id.1
-                )
-            } else {
-                format!(
-                    "<ErrorResponse xmlns=\"{}\"><Error><Type>Sender</Type><Code>{code}</Code><Message>{message}</Message></Error><RequestId>{}</RequestId></ErrorResponse>",
-                    namespace(service, &request.input),
-                    request_id.1
-                )
-            };
+        (_, Err(refusal)) => {
+            let body = xml_refusal(request, &refusal, &request_id.1);
             AwsResponse {
                 code: Some(refusal.code),
                 ..reply(refusal.status, "text/xml;charset=UTF-8", body, request_id)
             }
         }
     }
+}
+
+/// An answer of EC2 or of the Query protocol.
+fn xml_answer(request: &AwsRequest, value: &Value, request_id: &str) -> String {
+    let (service, name) = (request.service.as_str(), &request.operation);
+    let mut inner = String::new();
+    let item = if service == "ec2" { "item" } else { "member" };
+    xml(&mut inner, value.as_object().unwrap_or(&serde_json::Map::new()), item);
+    let space = namespace(service, &request.input);
+    if service == "ec2" {
+        return format!(
+            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<{name}Response xmlns=\"{space}\"><requestId>{request_id}</requestId>{inner}</{name}Response>"
+        );
+    }
+    let result = if inputs::is_bare(service, name, &request.input) {
+        String::new()
+    } else {
+        format!("<{name}Result>{inner}</{name}Result>")
+    };
+    format!(
+        "<{name}Response xmlns=\"{space}\">{result}<ResponseMetadata><RequestId>{request_id}</RequestId></ResponseMetadata></{name}Response>"
+    )
+}
+
+/// A refusal of EC2 or of the Query protocol.
+fn xml_refusal(request: &AwsRequest, refusal: &Refusal, request_id: &str) -> String {
+    let (code, message) =
+        (quick_xml::escape::escape(refusal.code.as_str()), quick_xml::escape::escape(refusal.message.as_str()));
+    if request.service == "ec2" {
+        return format!(
+            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Response><Errors><Error><Code>{code}</Code><Message>{message}</Message></Error></Errors><RequestID>{request_id}</RequestID></Response>"
+        );
+    }
+    let space = namespace(&request.service, &request.input);
+    format!(
+        "<ErrorResponse xmlns=\"{space}\"><Error><Type>Sender</Type><Code>{code}</Code><Message>{message}</Message></Error><RequestId>{request_id}</RequestId></ErrorResponse>"
+    )
 }
 
 /// The XML namespace of a service's documents.

@@ -135,7 +135,7 @@ fn body(call: &mut Call<'_>, input: &Value, name: &str, version: &str, vpc: &str
         "accessConfig": {"authenticationMode": input.pointer("/accessConfig/authenticationMode").cloned().unwrap_or(json!("CONFIG_MAP"))},
         "upgradePolicy": input.get("upgradePolicy").cloned().unwrap_or(json!({"supportType": "EXTENDED"})),
         "deletionProtection": input.get("deletionProtection").cloned().unwrap_or(json!(false)),
-        "health": {"issues": []}, "status": "CREATING", "_issuer": issuer, "_interfaces": interfaces,
+        "health": {"issues": []}, "status": "CREATING", "_self_managed": input.get("bootstrapSelfManagedAddons") != Some(&json!(false)), "_issuer": issuer, "_interfaces": interfaces,
     });
     let mut record = call.record(CLUSTER, name, body, tag_map(input));
     record.then(call.now_ms + 9 * 60_000, "ACTIVE");

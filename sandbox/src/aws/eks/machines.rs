@@ -13,7 +13,7 @@ use super::super::ec2::{NewInterface, has_way_out, interface, volume_body};
 use super::super::state::Link;
 use super::super::wire::{iso, items, number, text, texts};
 use super::super::{Call, Record, remains, tags_of};
-use super::{ADDON, NODES};
+use super::{NODES, has_network};
 
 /// Machines come up.
 pub(in super::super) fn launch(call: &mut Call<'_>, id: &str) {
@@ -42,9 +42,7 @@ pub(in super::super) fn launch(call: &mut Call<'_>, id: &str) {
     let mut record = call.record("autoscaling:group", &asg, body, tags);
     record.system = true;
     call.state.put(record);
-    let cni = call
-        .all(ADDON)
-        .any(|addon| addon.text("/clusterName") == group.text("/clusterName") && addon.text("/addonName") == "vpc-cni");
+    let cni = has_network(call, group.text("/clusterName"));
     let joins = group.body["_never_joins"] != json!(true) && subnets.iter().all(|subnet| has_way_out(call, subnet));
     let now_ms = call.now_ms;
     if let Some(record) = call.get_mut(NODES, id) {
@@ -69,8 +67,7 @@ fn node_name(region: &str, address: &str) -> String {
 
 /// What the network add-on attaches to a machine, if it is installed.
 fn pod_interfaces(call: &mut Call<'_>, cluster: &str, id: &str, subnet: &str, group: &str) -> Vec<String> {
-    let agent =
-        call.all(ADDON).any(|addon| addon.text("/clusterName") == cluster && addon.text("/addonName") == "vpc-cni");
+    let agent = has_network(call, cluster);
     if agent { vec![remains::pod_interface(call, id, subnet, group)] } else { Vec::new() }
 }
 

@@ -84,6 +84,13 @@ fn tag_map(input: &Value) -> BTreeMap<String, String> {
         .collect()
 }
 
+/// Whether machines of a cluster have a network: from the add-on, or from what EKS installs when nobody forbids it.
+fn has_network(call: &Call<'_>, name: &str) -> bool {
+    let addon = format!("{name}/vpc-cni");
+    call.get(ADDON, &addon).is_some()
+        || call.get(CLUSTER, name).is_some_and(|record| record.body.get("_self_managed") == Some(&json!(true)))
+}
+
 /// The record's public body.
 fn bare(record: &Record) -> Value {
     let mut body = record.body.clone();

@@ -11,7 +11,7 @@ use super::super::ec2::INSTANCE_TYPES;
 use super::super::state::Link;
 use super::super::wire::{Refusal, epoch, items, need, number, text, texts};
 use super::super::{Answer, Call, Record, unknown};
-use super::{ADDON, NODES, check_role, cluster, in_use, invalid, not_found, shown, tag_map, update};
+use super::{NODES, check_role, cluster, has_network, in_use, invalid, not_found, shown, tag_map, update};
 use crate::faults::Effect;
 
 fn key(cluster: &str, name: &str) -> String {
@@ -149,9 +149,7 @@ fn create(call: &mut Call<'_>, input: &Value, cluster_name: &str) -> Answer {
 /// Fifteen minutes are all that EKS gives machines to join; with the network add-on there they need less.
 pub(in super::super) fn settle(call: &mut Call<'_>, id: &str) {
     let Some(group) = call.get(NODES, id).cloned() else { return };
-    let cni = call
-        .all(ADDON)
-        .any(|addon| addon.text("/clusterName") == group.text("/clusterName") && addon.text("/addonName") == "vpc-cni");
+    let cni = has_network(call, group.text("/clusterName"));
     let ok = group.body["_joined"] == json!(true) && cni;
     let short_ms = group.body["_short_ms"].as_i64();
     let now_ms = call.now_ms;
