@@ -62,3 +62,28 @@ fn quotas_beyond_the_nodes_are_told_by_plan_and_run() {
     let run = place.run(&["run", "deploy-aws-dev", "--sandbox", "--sandbox-fault", fault]).expect_code(5);
     assert!(run.stderr.contains(wanted), "{}", run.stderr);
 }
+
+/// Proves that the Kubernetes version stays pinned when the parameter that named it is gone, that a plan told to ask anew
+/// shows what would follow and changes nothing, and that a run told so moves there once: the next one changes nothing.
+#[test]
+fn a_pinned_version_moves_only_when_it_is_asked_anew() {
+    let place = TestEnvironment::new();
+    let old = ["run", "deploy-aws-dev", "--sandbox", "--speed", FAST, "--set", "kubernetes_version=1.35"];
+    place.run(&old).expect_code(0);
+    let before = mutations(&place);
+    let pinned = place.run(&["plan", "deploy-aws-dev", "--sandbox"]).stdout;
+    assert!(!pinned.contains("/version"), "{pinned}");
+    let refresh = ["--refresh", "kubernetes_version"];
+    let mut arguments = vec!["plan", "deploy-aws-dev", "--sandbox"];
+    arguments.extend(refresh);
+    let moved = place.run(&arguments).expect_code(3).stdout;
+    assert!(moved.contains("/version: \"1.35\" -> \"1.36\""), "{moved}");
+    assert_eq!(mutations(&place), before, "a plan changes nothing");
+    arguments[0] = "run";
+    let run = place.run(&arguments).expect_code(0);
+    assert!(run.stdout.contains("Kubernetes 1.36"), "{}", run.stdout);
+    let outside_smoke = || place.counters()["mutating"]["outside_smoke"].clone();
+    let before = outside_smoke();
+    place.run(&["run", "deploy-aws-dev", "--sandbox"]).expect_code(0);
+    assert_eq!(outside_smoke(), before, "pinned again");
+}
