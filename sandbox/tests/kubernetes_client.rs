@@ -17,6 +17,7 @@ use k8s_openapi::api::authentication::v1::TokenRequest;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, ServiceAccount};
 use kube::api::{Api, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::runtime::watcher;
 use platflow_sandbox::kubernetes::{
     AccessGrant, Clusters, KubeBackend, KubeReply, KubeRequest, NewCluster, NodeSeed, Outside, PodStream, Subscription,
     VaultPod, VaultRead, serve_cluster, tls_config,
@@ -77,7 +78,8 @@ impl KubeBackend for World {
         self.step(0, |clusters, now| clusters.poll_watch(watch, now))
     }
     async fn changed(&self, _: &str, _: Timestamp) {
-        self.changed.notified().await;
+        // A change between a poll and this wait is not told again: it is found by the next poll.
+        tokio::time::timeout(Duration::from_millis(20), self.changed.notified()).await.unwrap_or_default();
     }
     async fn hold(&self, milliseconds: i64) {
         self.step(milliseconds, |_, _| ());
@@ -244,5 +246,122 @@ async fn a_real_client_works_against_it() {
     tokio::time::timeout(Duration::from_secs(10), stream.read_exact(&mut heard)).await.unwrap().unwrap();
     assert_eq!(&heard, b"gnip");
     drop(world);
+    stop.cancel();
+}
+
+type Watched = std::pin::Pin<Box<dyn futures::Stream<Item = Result<watcher::Event<ConfigMap>, watcher::Error>> + Send>>;
+
+/// The next event of a watcher, in a word.
+async fn next(events: &mut Watched) -> String {
+    let event = tokio::time::timeout(Duration::from_secs(20), futures::StreamExt::next(events)).await.unwrap().unwrap();
+    let name = |map: &ConfigMap| map.metadata.name.clone().unwrap_or_default();
+    match event {
+        Ok(watcher::Event::Init) => "init".to_owned(),
+        Ok(watcher::Event::InitApply(map)) => format!("there {}", name(&map)),
+        Ok(watcher::Event::InitDone) => "done".to_owned(),
+        Ok(watcher::Event::Apply(map)) => format!("applied {}", name(&map)),
+        Ok(watcher::Event::Delete(map)) => format!("deleted {}", name(&map)),
+        Err(watcher::Error::WatchError(status)) => format!("error {}", status.code),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+fn map_named(name: &str) -> ConfigMap {
+    serde_json::from_value(json!({"metadata": {"name": name}, "data": {"k": "v"}})).unwrap()
+}
+
+/// A watcher in one of its modes sees what is there, what comes, changes and goes. A server that forgot its history makes it begin anew,
+/// unless bookmarks kept what it knows young enough.
+async fn watches(config: watcher::Config, bookmarks: bool) {
+    rustls::crypto::ring::default_provider().install_default().unwrap_or_default();
+    let (client, world, stop) = client().await;
+    let maps = Api::<ConfigMap>::namespaced(client.clone(), "default");
+    let post = PostParams::default();
+    maps.create(&post, &map_named("a")).await.unwrap();
+    let mut events: Watched = Box::pin(watcher(maps.clone(), config.timeout(30)));
+    for wanted in ["init", "there a", "there kube-root-ca.crt", "done"] {
+        assert_eq!(next(&mut events).await, wanted);
+    }
+    maps.create(&post, &map_named("b")).await.unwrap();
+    assert_eq!(next(&mut events).await, "applied b");
+    let merge = Patch::Merge(json!({"data": {"k": "w"}}));
+    maps.patch("a", &PatchParams::default(), &merge).await.unwrap();
+    assert_eq!(next(&mut events).await, "applied a");
+    maps.delete("b", &Default::default()).await.unwrap();
+    assert_eq!(next(&mut events).await, "deleted b");
+
+    // Others write, the history is forgotten, and the watch runs into its timeout: without bookmarks, what it knows is too old by then.
+    let elsewhere = Api::<ConfigMap>::namespaced(client.clone(), "kube-public");
+    for name in ["x", "y"] {
+        elsewhere.create(&post, &map_named(name)).await.unwrap();
+    }
+    world.step(0, |clusters, _| clusters.compact("c"));
+    for _ in 0..40 {
+        client.apiserver_version().await.unwrap();
+    }
+    let anew: &[&str] =
+        if bookmarks { &[] } else { &["error 410", "init", "there a", "there kube-root-ca.crt", "done"] };
+    for wanted in anew {
+        assert_eq!(next(&mut events).await, *wanted);
+    }
+    maps.create(&post, &map_named("c")).await.unwrap();
+    assert_eq!(next(&mut events).await, "applied c");
+    stop.cancel();
+}
+
+/// List, then watch: what every controller did until streaming lists came.
+#[tokio::test]
+async fn a_watcher_lists_then_watches() {
+    watches(watcher::Config::default().disable_bookmarks(), false).await;
+}
+
+/// The list comes as the first part of the watch.
+#[tokio::test]
+async fn a_watcher_streams_its_list() {
+    watches(watcher::Config::default().streaming_lists(), true).await;
+}
+
+/// The stream itself: initial events end with an annotated bookmark, later bookmarks carry the newest version, and a version that is
+/// too old is an error within a stream that began with 200.
+#[tokio::test]
+async fn streams_carry_bookmarks_and_their_own_errors() {
+    rustls::crypto::ring::default_provider().install_default().unwrap_or_default();
+    let (client, world, stop) = client().await;
+    let maps = Api::<ConfigMap>::namespaced(client.clone(), "default");
+    let mut events = Box::pin(maps.watch(&WatchParams::default().initial_events(), "0").await.unwrap());
+    let mut seen = Vec::new();
+    let newest = loop {
+        let event = tokio::time::timeout(Duration::from_secs(20), futures::StreamExt::next(&mut events)).await.unwrap();
+        match event.unwrap().unwrap() {
+            WatchEvent::Added(map) => seen.push(map.metadata.name.unwrap()),
+            WatchEvent::Bookmark(mark) => {
+                assert_eq!(
+                    mark.metadata.annotations.get("k8s.io/initial-events-end").map(String::as_str),
+                    Some("true")
+                );
+                break mark.metadata.resource_version;
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(seen, ["kube-root-ca.crt"]);
+    let elsewhere = Api::<ConfigMap>::namespaced(client.clone(), "kube-public");
+    for name in ["x", "y"] {
+        elsewhere.create(&PostParams::default(), &map_named(name)).await.unwrap();
+    }
+    for _ in 0..60 {
+        client.apiserver_version().await.unwrap();
+    }
+    let event = tokio::time::timeout(Duration::from_secs(20), futures::StreamExt::next(&mut events)).await.unwrap();
+    let Some(Ok(WatchEvent::Bookmark(mark))) = event else { panic!("{event:?}") };
+    let number = |text: &str| text.parse::<u64>().unwrap();
+    assert!(number(&mark.metadata.resource_version) > number(&newest), "a bookmark moves on with what others write");
+    world.step(0, |clusters, _| clusters.compact("c"));
+    let mut late = Box::pin(maps.watch(&WatchParams::default(), &newest).await.unwrap());
+    let event = tokio::time::timeout(Duration::from_secs(20), futures::StreamExt::next(&mut late)).await.unwrap();
+    assert!(
+        matches!(event, Some(Ok(WatchEvent::Error(ref status))) if status.code == 410 && status.reason == "Expired"),
+        "{event:?}"
+    );
     stop.cancel();
 }

@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use super::apply::{self, Writer};
+use super::lists::Place as Walk;
 use super::model::{AccessGrant, NewCluster};
 use super::object;
 use super::resources::{self, Resource};
@@ -78,6 +80,14 @@ impl Queue {
     }
 }
 
+/// The kinds whose status shows its owner: those that a client writes and a controller reports on. Pods and nodes change too often.
+fn controlled(key: &Key) -> bool {
+    matches!(
+        (key.group.as_str(), key.resource.as_str()),
+        ("apps", "deployments") | ("batch", "jobs") | ("", "resourcequotas")
+    )
+}
+
 /// One cluster.
 #[derive(Debug, Clone)]
 pub(crate) struct Cluster {
@@ -93,6 +103,10 @@ pub(crate) struct Cluster {
     pub(crate) vault_pods: BTreeMap<String, String>,
     /// Whether the identity changed since it was last taken.
     pub(crate) identity_dirty: bool,
+    /// Simulated time of the last look or request.
+    pub(crate) clock: Timestamp,
+    /// Namespaces on their way out that had pods when their emptying began, with the time until which they stay.
+    pub(crate) emptied_of_pods: BTreeMap<String, Option<Timestamp>>,
 }
 
 impl Cluster {
@@ -107,6 +121,8 @@ impl Cluster {
             custom: Vec::new(),
             vault_pods: BTreeMap::new(),
             identity_dirty: true,
+            clock: Timestamp::UNIX_EPOCH,
+            emptied_of_pods: BTreeMap::new(),
         }
     }
 
@@ -201,7 +217,32 @@ impl Cluster {
         let Some(old) = self.store.get(key) else { return false };
         let mut new = (**old).clone();
         edit(&mut new);
+        if new == **old {
+            return false;
+        }
+        if controlled(key) {
+            let old = Arc::clone(old);
+            self.sign(key, Some(old.as_ref()), &mut new, "status");
+        }
         self.write(key, new)
+    }
+
+    /// Changes an object in place as a part of a request: nobody becomes the owner of what changes.
+    pub(crate) fn mark(&mut self, key: &Key, edit: impl FnOnce(&mut Value)) -> bool {
+        let Some(old) = self.store.get(key) else { return false };
+        let mut new = (**old).clone();
+        edit(&mut new);
+        self.write(key, new)
+    }
+
+    /// Marks what a controller wrote as its own, as every writer's fields are marked.
+    fn sign(&self, key: &Key, old: Option<&Value>, new: &mut Value, sub: &str) {
+        let Some(resource) = self.resource_of(&key.group, &key.resource) else { return };
+        let now = object::stamp(self.clock);
+        let version = resource.api_version();
+        let manager = if key.is("", "nodes") { "kubelet" } else { "kube-controller-manager" };
+        let who = Writer { manager, api_version: &version, subresource: sub, now: &now };
+        apply::record_update(old, new, who, &Walk::root(None, false).of_kind(&resource.kind));
     }
 
     /// An object, shared.
@@ -219,8 +260,13 @@ impl Cluster {
         object::set(&mut new, &["metadata", "uid"], Value::String(uid));
         object::set(&mut new, &["metadata", "creationTimestamp"], Value::String(object::stamp(now)));
         super::defaults::fill(group, resource, &mut new);
+        super::defaults::generate(group, resource, &mut new);
         if super::verbs::has_generation(group, resource) {
             object::set(&mut new, &["metadata", "generation"], Value::from(1));
+        }
+        // The fields of what a fresh control plane comes with are of no interest to anybody.
+        if self.clock > Timestamp::UNIX_EPOCH {
+            self.sign(&key, None, &mut new, "");
         }
         Some(self.store.put(key, new))
     }

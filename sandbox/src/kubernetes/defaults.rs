@@ -98,6 +98,7 @@ pub(crate) fn fill(group: &str, plural: &str, new: &mut Value) {
             default_to(new, &["volumeBindingMode"], json!("Immediate"));
         }
         ("rbac.authorization.k8s.io", "rolebindings" | "clusterrolebindings") => binding(new),
+        ("admissionregistration.k8s.io", kind) => admission(kind, new),
         ("scheduling.k8s.io", "priorityclasses") => {
             default_to(new, &["preemptionPolicy"], json!("PreemptLowerPriority"))
         }
@@ -107,9 +108,6 @@ pub(crate) fn fill(group: &str, plural: &str, new: &mut Value) {
                 default_to(new, &["spec", "service", "port"], json!(443));
             }
             default_to(new, &["status"], json!({}));
-        }
-        ("admissionregistration.k8s.io", "validatingwebhookconfigurations" | "mutatingwebhookconfigurations") => {
-            webhooks(new, plural.starts_with("mutating"))
         }
         _ => {}
     }
@@ -290,6 +288,18 @@ fn job(new: &mut Value) {
     ] {
         default_to(new, &["spec", field], value);
     }
+    template(new, &["spec", "template"]);
+    default_to(new, &["status"], json!({}));
+}
+
+/// What the server generates for an object beside its defaults, and in nobody's name.
+pub(crate) fn generate(group: &str, plural: &str, new: &mut Value) {
+    if (group, plural) == ("apps", "daemonsets") {
+        default_to(new, &["metadata", "annotations", "deprecated.daemonset.template.generation"], json!("1"));
+    }
+    if (group, plural) != ("batch", "jobs") {
+        return;
+    }
     let uid = object::uid(new).to_owned();
     let name = object::name(new).to_owned();
     if new.pointer("/spec/selector").is_none() {
@@ -301,10 +311,9 @@ fn job(new: &mut Value) {
             ("job-name", &name),
         ] {
             set(new, &["spec", "template", "metadata", "labels", key], json!(value));
+            set(new, &["metadata", "labels", key], json!(value));
         }
     }
-    template(new, &["spec", "template"]);
-    default_to(new, &["status"], json!({}));
 }
 
 fn service(new: &mut Value) {
@@ -400,5 +409,32 @@ fn webhooks(new: &mut Value, mutating: bool) {
         for rule in items(hook, &["rules"]) {
             default_to(rule, &["scope"], json!("*"));
         }
+    }
+}
+
+fn admission(kind: &str, new: &mut Value) {
+    match kind {
+        "validatingadmissionpolicies" => {
+            default_to(new, &["spec", "failurePolicy"], json!("Fail"));
+            admission_match(new, "matchConstraints");
+            default_to(new, &["status"], json!({}));
+        }
+        "validatingadmissionpolicybindings" if new.pointer("/spec/matchResources").is_some() => {
+            admission_match(new, "matchResources");
+        }
+        "validatingwebhookconfigurations" => webhooks(new, false),
+        "mutatingwebhookconfigurations" => webhooks(new, true),
+        _ => {}
+    }
+}
+
+fn admission_match(new: &mut Value, field: &str) {
+    for (name, value) in
+        [("matchPolicy", json!("Equivalent")), ("namespaceSelector", json!({})), ("objectSelector", json!({}))]
+    {
+        default_to(new, &["spec", field, name], value);
+    }
+    for rule in items(new, &["spec", field, "resourceRules"]) {
+        default_to(rule, &["scope"], json!("*"));
     }
 }

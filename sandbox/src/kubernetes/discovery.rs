@@ -12,18 +12,49 @@ use super::status::Refusal;
 use super::store::Key;
 use super::verbs::{Answer, Call};
 
-const CHECKS: [&str; 6] = [
+const CHECKS: [&str; 36] = [
     "ping",
     "log",
-    "etcd",
     "informer-sync",
+    "poststarthook/start-apiserver-admission-initializer",
+    "poststarthook/generic-apiserver-start-informers",
+    "poststarthook/priority-and-fairness-config-consumer",
+    "poststarthook/priority-and-fairness-filter",
+    "poststarthook/storage-object-count-tracker-hook",
     "poststarthook/start-apiextensions-informers",
+    "poststarthook/start-apiextensions-controllers",
+    "poststarthook/crd-informer-synced",
+    "poststarthook/start-system-namespaces-controller",
+    "poststarthook/peer-endpoint-reconciler-controller",
+    "poststarthook/start-cluster-authentication-info-controller",
+    "poststarthook/start-kube-apiserver-identity-lease-controller",
+    "poststarthook/start-kube-apiserver-identity-lease-garbage-collector",
+    "poststarthook/storage-readiness",
+    "poststarthook/start-legacy-token-tracking-controller",
+    "poststarthook/start-service-ip-repair-controllers",
     "poststarthook/rbac/bootstrap-roles",
+    "poststarthook/scheduling/bootstrap-system-priority-classes",
+    "poststarthook/priority-and-fairness-config-producer",
+    "poststarthook/bootstrap-controller",
+    "poststarthook/start-kubernetes-service-cidr-controller",
+    "poststarthook/aggregator-reload-proxy-client-cert",
+    "poststarthook/start-kube-aggregator-informers",
+    "poststarthook/apiservice-status-local-available-controller",
+    "poststarthook/apiservice-status-remote-available-controller",
+    "poststarthook/apiservice-registration-controller",
+    "poststarthook/apiservice-wait-for-first-sync",
+    "poststarthook/apiservice-discovery-controller",
+    "poststarthook/kube-apiserver-autoregistration",
+    "autoregister-completion",
+    "poststarthook/apiservice-openapi-controller",
+    "poststarthook/apiservice-openapiv3-controller",
+    "shutdown",
 ];
 
 /// Answers everything that is not an object path.
 pub(crate) fn answer(call: &mut Call<'_>, route: &Route) -> Result<Answer, Refusal> {
-    if !matches!(call.request.method.as_str(), "GET" | "HEAD") {
+    let probe = matches!(route, Route::Health(..));
+    if !probe && !matches!(call.request.method.as_str(), "GET" | "HEAD") {
         return Err(super::verbs::method_not_allowed());
     }
     let aggregated = call.request.accept.as_deref().and_then(aggregated_version);
@@ -45,12 +76,12 @@ pub(crate) fn answer(call: &mut Call<'_>, route: &Route) -> Result<Answer, Refus
                 )),
                 None => Ok(Answer::Object(
                     200,
-                    json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups(call.cluster).iter().map(|group| group_document(call.cluster, group)).collect::<Vec<_>>()}),
+                    json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups(call.cluster).iter().chain(&registered_groups(call.cluster)).map(|group| group_document(call.cluster, group)).collect::<Vec<_>>()}),
                 )),
             }
         }
         Route::Group(group) => {
-            if !groups(call.cluster).contains(group) {
+            if !groups(call.cluster).contains(group) && !registered_groups(call.cluster).contains(group) {
                 return Err(Refusal::page_not_found());
             }
             let mut document = group_document(call.cluster, group);
@@ -59,7 +90,7 @@ pub(crate) fn answer(call: &mut Call<'_>, route: &Route) -> Result<Answer, Refus
             Ok(Answer::Object(200, document))
         }
         Route::Resources(group, version) => resources_document(call.cluster, group, version),
-        Route::OpenApi(rest) => open_api(call, rest),
+        Route::OpenApi(rest) => super::openapi::answer(call, rest),
         Route::Object(_) | Route::Unknown => Err(Refusal::page_not_found()),
     }
 }
@@ -101,8 +132,25 @@ fn groups(cluster: &Cluster) -> Vec<String> {
     groups
 }
 
+/// Groups that an APIService registers with another server: their documents come from the front one.
+fn registered_groups(cluster: &Cluster) -> Vec<String> {
+    let mut found: Vec<String> = cluster
+        .store
+        .list("apiregistration.k8s.io", "apiservices", None)
+        .filter(|(_, service)| service.pointer("/spec/service").is_some())
+        .map(|(_, service)| text(service, "/spec/group").to_owned())
+        .collect();
+    found.dedup();
+    found
+}
+
 fn versions(cluster: &Cluster, group: &str) -> Vec<String> {
-    let mut versions: Vec<String> = Vec::new();
+    let mut versions: Vec<String> = cluster
+        .store
+        .list("apiregistration.k8s.io", "apiservices", None)
+        .filter(|(_, service)| service.pointer("/spec/service").is_some() && text(service, "/spec/group") == group)
+        .map(|(_, service)| text(service, "/spec/version").to_owned())
+        .collect();
     for resource in cluster.resources().filter(|each| each.group == group) {
         if !versions.contains(&resource.version) {
             versions.push(resource.version.clone());
@@ -143,11 +191,11 @@ fn resources_document(cluster: &Cluster, group: &str, version: &str) -> Result<A
         if !resource.categories.is_empty() {
             object::set(&mut entry, &["categories"], json!(resource.categories));
         }
-        if resource.verbs.contains(&"get") {
+        if resource.verbs.contains(&"create") && resource.verbs.len() > 1 {
             object::set(
                 &mut entry,
                 &["storageVersionHash"],
-                json!(hash(&format!("{group}/{version}/{}", resource.kind)).get(..11).unwrap_or_default()),
+                json!(storage_hash(&format!("{group}/{version}/{}", resource.kind))),
             );
         }
         list.push(entry);
@@ -188,9 +236,10 @@ fn aggregated_version(accept: &str) -> Option<Result<&'static str, ()>> {
     unknown.then_some(Err(()))
 }
 
-fn hash(text: &str) -> String {
+fn storage_hash(text: &str) -> String {
     use base64::Engine as _;
-    base64::engine::general_purpose::STANDARD.encode(Sha256::digest(text))
+    let digest = Sha256::digest(text);
+    base64::engine::general_purpose::STANDARD.encode(digest.get(..8).unwrap_or_default())
 }
 
 fn aggregate(call: &Call<'_>, core: bool, version: &str) -> KubeReply {
@@ -269,44 +318,4 @@ fn stale_groups(cluster: &Cluster) -> Vec<Value> {
 pub(crate) fn api_service_is_down(cluster: &Cluster, group: &str, version: &str) -> bool {
     let key = Key::new("apiregistration.k8s.io", "apiservices", "", &format!("{version}.{group}"));
     cluster.store.get(&key).is_some_and(|service| service.pointer("/spec/service").is_some())
-}
-
-fn open_api(call: &Call<'_>, rest: &str) -> Result<Answer, Refusal> {
-    let mut paths = json!({});
-    let mut seen: Vec<String> = Vec::new();
-    for resource in call.cluster.resources() {
-        let path = if resource.group.is_empty() {
-            format!("api/{}", resource.version)
-        } else {
-            format!("apis/{}/{}", resource.group, resource.version)
-        };
-        if seen.contains(&path) {
-            continue;
-        }
-        let kinds: Vec<String> = call
-            .cluster
-            .resources()
-            .filter(|each| each.group == resource.group && each.version == resource.version)
-            .map(|each| {
-                format!("{}{}", each.kind, each.schema.as_ref().map(|schema| schema.to_string()).unwrap_or_default())
-            })
-            .collect();
-        let digest = hex::encode_upper(Sha256::digest(kinds.join(",")));
-        object::set(
-            &mut paths,
-            &[path.as_str()],
-            json!({"serverRelativeURL": format!("/openapi/v3/{path}?hash={digest}")}),
-        );
-        seen.push(path);
-    }
-    if rest.is_empty() {
-        return Ok(Answer::Object(200, json!({"paths": paths})));
-    }
-    if !seen.iter().any(|path| path == rest) {
-        return Err(Refusal::page_not_found());
-    }
-    Ok(Answer::Object(
-        200,
-        json!({"openapi": "3.0.0", "info": {"title": "Kubernetes", "version": format!("v{}.2", call.cluster.identity.info.version)}, "paths": {}, "components": {"schemas": {}}}),
-    ))
 }

@@ -97,6 +97,7 @@ impl Fields {
         }
         let mut node = Self::default();
         match after {
+            Value::Object(map) if map.is_empty() && place.always_there() => {}
             Value::Object(map) if !map.is_empty() && !place.atomic_map() => {
                 let old = before.and_then(Value::as_object);
                 node.member = before.is_none() && !place.path().is_empty() && !place.always_there();

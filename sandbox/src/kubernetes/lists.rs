@@ -22,12 +22,19 @@ pub(crate) struct Place<'a> {
     path: Vec<String>,
     schema: Option<&'a Value>,
     custom: bool,
+    kind: &'a str,
 }
 
 impl<'a> Place<'a> {
     /// The root of an object.
     pub(crate) fn root(schema: Option<&'a Value>, custom: bool) -> Self {
-        Self { path: Vec::new(), schema, custom }
+        Self { path: Vec::new(), schema, custom, kind: "" }
+    }
+
+    /// The same for a named kind: a few lists are merged in one kind as they are in no other.
+    pub(crate) fn of_kind(mut self, kind: &'a str) -> Self {
+        self.kind = kind;
+        self
     }
 
     /// One field down.
@@ -40,14 +47,14 @@ impl<'a> Place<'a> {
         });
         let mut path = self.path.clone();
         path.push(name.to_owned());
-        Self { path, schema, custom: self.custom }
+        Self { path, schema, custom: self.custom, kind: self.kind }
     }
 
     /// Into a list item.
     pub(crate) fn item(&self) -> Self {
         let mut path = self.path.clone();
         path.push("[]".to_owned());
-        Self { path, schema: self.schema.and_then(|schema| schema.get("items")), custom: self.custom }
+        Self { path, schema: self.schema.and_then(|schema| schema.get("items")), custom: self.custom, kind: self.kind }
     }
 
     fn last(&self) -> &str {
@@ -106,6 +113,7 @@ impl<'a> Place<'a> {
             "volumeDevices" => keyed(&["devicePath"]),
             "hostAliases" | "podIPs" | "hostIPs" => keyed(&["ip"]),
             "topologySpreadConstraints" => keyed(&["topologyKey", "whenUnsatisfiable"]),
+            "conditions" if self.kind == "Job" => ListKind::Atomic,
             "conditions" => keyed(&["type"]),
             "addresses" if self.above(1) == "status" => keyed(&["type"]),
             "finalizers" | "drivers_set" => ListKind::Set,

@@ -177,11 +177,10 @@ fn strategic_list(target: &mut Value, patch: &[Value], place: &Place<'_>) -> Res
     let Value::Array(items) = target else { return Ok(()) };
     let kind = patch_list_kind(place);
     if let ListKind::Set = kind {
-        for each in patch {
-            if !items.contains(each) {
-                items.push(each.clone());
-            }
-        }
+        // As with keyed entries, those of the patch come first.
+        let mut merged = patch.to_vec();
+        merged.extend(items.iter().filter(|item| !patch.contains(item)).cloned());
+        *items = merged;
         return Ok(());
     }
     if patch.iter().any(|each| each.get("$patch").and_then(Value::as_str) == Some("replace")) {

@@ -79,25 +79,29 @@ impl Resource {
 /// group | version | plural | singular | Kind | n or c | short | categories | subresources.
 const TABLE: &str = "\
 |v1|bindings|binding|Binding|n||create-only|
+|v1|componentstatuses|componentstatus|ComponentStatus|c|cs|read-only|
 |v1|configmaps|configmap|ConfigMap|n|cm||
 |v1|endpoints|endpoints|Endpoints|n|ep||
 |v1|events|event|Event|n|ev||
 |v1|limitranges|limitrange|LimitRange|n|limits||
 |v1|namespaces|namespace|Namespace|c|ns||finalize status
-|v1|nodes|node|Node|c|no||status
+|v1|nodes|node|Node|c|no||proxy status
 |v1|persistentvolumeclaims|persistentvolumeclaim|PersistentVolumeClaim|n|pvc||status
 |v1|persistentvolumes|persistentvolume|PersistentVolume|c|pv||status
-|v1|pods|pod|Pod|n|po|all|binding eviction log portforward status
+|v1|pods|pod|Pod|n|po|all|attach binding ephemeralcontainers eviction exec log portforward proxy resize status
+|v1|podtemplates|podtemplate|PodTemplate|n|||
+|v1|replicationcontrollers|replicationcontroller|ReplicationController|n|rc|all|scale status
 |v1|resourcequotas|resourcequota|ResourceQuota|n|quota||status
 |v1|secrets|secret|Secret|n|||
 |v1|serviceaccounts|serviceaccount|ServiceAccount|n|sa||token
-|v1|services|service|Service|n|svc|all|status
+|v1|services|service|Service|n|svc|all|proxy status
 apiregistration.k8s.io|v1|apiservices|apiservice|APIService|c||api-extensions|status
 apps|v1|controllerrevisions|controllerrevision|ControllerRevision|n|||
 apps|v1|daemonsets|daemonset|DaemonSet|n|ds|all|status
 apps|v1|deployments|deployment|Deployment|n|deploy|all|scale status
 apps|v1|replicasets|replicaset|ReplicaSet|n|rs|all|scale status
 apps|v1|statefulsets|statefulset|StatefulSet|n|sts|all|scale status
+events.k8s.io|v1|events|event|Event|n|ev||
 authentication.k8s.io|v1|selfsubjectreviews|selfsubjectreview|SelfSubjectReview|c||create-only|
 authentication.k8s.io|v1|tokenreviews|tokenreview|TokenReview|c||create-only|
 authorization.k8s.io|v1|localsubjectaccessreviews|localsubjectaccessreview|LocalSubjectAccessReview|n||create-only|
@@ -107,6 +111,7 @@ authorization.k8s.io|v1|subjectaccessreviews|subjectaccessreview|SubjectAccessRe
 autoscaling|v2|horizontalpodautoscalers|horizontalpodautoscaler|HorizontalPodAutoscaler|n|hpa|all|status
 batch|v1|cronjobs|cronjob|CronJob|n|cj|all|status
 batch|v1|jobs|job|Job|n||all|status
+certificates.k8s.io|v1|certificatesigningrequests|certificatesigningrequest|CertificateSigningRequest|c|csr||approval status
 networking.k8s.io|v1|ingressclasses|ingressclass|IngressClass|c|||
 networking.k8s.io|v1|ingresses|ingress|Ingress|n|ing||status
 networking.k8s.io|v1|networkpolicies|networkpolicy|NetworkPolicy|n|netpol||
@@ -126,7 +131,14 @@ admissionregistration.k8s.io|v1|validatingwebhookconfigurations|validatingwebhoo
 apiextensions.k8s.io|v1|customresourcedefinitions|customresourcedefinition|CustomResourceDefinition|c|crd crds|api-extensions|status
 scheduling.k8s.io|v1|priorityclasses|priorityclass|PriorityClass|c|pc||
 coordination.k8s.io|v1|leases|lease|Lease|n|||
-discovery.k8s.io|v1|endpointslices|endpointslice|EndpointSlice|n|||";
+node.k8s.io|v1|runtimeclasses|runtimeclass|RuntimeClass|c|||
+discovery.k8s.io|v1|endpointslices|endpointslice|EndpointSlice|n|||
+resource.k8s.io|v1|deviceclasses|deviceclass|DeviceClass|c|||
+resource.k8s.io|v1|resourceclaims|resourceclaim|ResourceClaim|n|||status
+resource.k8s.io|v1|resourceclaimtemplates|resourceclaimtemplate|ResourceClaimTemplate|n|||
+resource.k8s.io|v1|resourceslices|resourceslice|ResourceSlice|c|||
+flowcontrol.apiserver.k8s.io|v1|flowschemas|flowschema|FlowSchema|c|||status
+flowcontrol.apiserver.k8s.io|v1|prioritylevelconfigurations|prioritylevelconfiguration|PriorityLevelConfiguration|c|||status";
 
 static BUILT_IN: LazyLock<Vec<Arc<Resource>>> =
     LazyLock::new(|| TABLE.lines().filter_map(parse).map(Arc::new).collect());
@@ -147,7 +159,11 @@ fn parse(line: &str) -> Option<Resource> {
     let (group, version, plural, singular, kind, scope, short, flags, subs) =
         (next(), next(), next(), next(), next(), next(), next(), next(), next());
     let create_only = flags == "create-only";
-    let mut verbs: Vec<&'static str> = if create_only { vec!["create"] } else { ALL_VERBS.to_vec() };
+    let mut verbs: Vec<&'static str> = match flags {
+        "create-only" => vec!["create"],
+        "read-only" => vec!["get", "list"],
+        _ => ALL_VERBS.to_vec(),
+    };
     if plural == "namespaces" {
         verbs.retain(|verb| *verb != "deletecollection");
     }
@@ -160,7 +176,7 @@ fn parse(line: &str) -> Option<Resource> {
         kind: kind.to_owned(),
         namespaced: scope == "n",
         short: words(short),
-        categories: if create_only { Vec::new() } else { words(flags) },
+        categories: if create_only || flags == "read-only" { Vec::new() } else { words(flags) },
         subs: subs.split_whitespace().map(|name| built_in_sub(name, kind)).collect(),
         verbs,
         schema: None,
@@ -179,6 +195,16 @@ fn built_in_sub(name: &str, kind: &str) -> Sub {
         "log" => ("Pod", None, vec!["get"]),
         "portforward" => ("PodPortForwardOptions", None, vec!["create", "get"]),
         "finalize" => (kind, None, vec!["update"]),
+        "attach" => ("PodAttachOptions", None, vec!["create", "get"]),
+        "exec" => ("PodExecOptions", None, vec!["create", "get"]),
+        "proxy" => {
+            let options = match kind {
+                "Node" => "NodeProxyOptions",
+                "Service" => "ServiceProxyOptions",
+                _ => "PodProxyOptions",
+            };
+            (options, None, vec!["create", "delete", "get", "patch", "update"])
+        }
         _ => (kind, None, vec!["get", "patch", "update"]),
     };
     Sub { name: name.to_owned(), kind: kind.to_owned(), gv, verbs }

@@ -44,6 +44,9 @@ pub(crate) struct Place {
 
 /// Reads a path.
 pub(crate) fn route(path: &str) -> Route {
+    if path.contains("//") {
+        return Route::Unknown;
+    }
     let parts: Vec<String> = path
         .split('/')
         .filter(|part| !part.is_empty())

@@ -63,6 +63,20 @@ impl Cause {
         }
     }
 
+    /// The second of its name.
+    pub(crate) fn duplicate(field: impl Into<String>, value: &Value) -> Self {
+        Self { reason: "FieldValueDuplicate", field: field.into(), message: format!("Duplicate value: {value}") }
+    }
+
+    /// More items than there may be.
+    pub(crate) fn too_many(field: impl Into<String>, count: usize, most: usize) -> Self {
+        Self {
+            reason: "FieldValueTooMany",
+            field: field.into(),
+            message: format!("Too many: {count}: must have at most {most} items"),
+        }
+    }
+
     /// Too long.
     pub(crate) fn too_long(field: impl Into<String>, detail: &str) -> Self {
         Self { reason: "FieldValueTooLong", field: field.into(), message: format!("Too long: {detail}") }
@@ -162,8 +176,11 @@ impl Refusal {
         }
         let joined = if let [only] = texts.as_slice() { only.clone() } else { format!("[{}]", texts.join(", ")) };
         let mut refusal = Self::new(422, Some("Invalid"), format!("{subject} \"{name}\" is invalid: {joined}"));
-        let mut details = json!({"kind": kind, "causes": causes.iter().map(Cause::json).collect::<Vec<_>>()});
+        let mut details = json!({"causes": causes.iter().map(Cause::json).collect::<Vec<_>>()});
         if let Value::Object(map) = &mut details {
+            if !kind.is_empty() {
+                map.insert("kind".to_owned(), Value::String(kind.to_owned()));
+            }
             if !name.is_empty() {
                 map.insert("name".to_owned(), Value::String(name.to_owned()));
             }
@@ -223,8 +240,15 @@ impl Refusal {
             if let Some(reason) = self.reason {
                 map.insert("reason".to_owned(), Value::String(reason.to_owned()));
             }
-            if let Some(details) = &self.details {
-                map.insert("details".to_owned(), details.clone());
+            match &self.details {
+                Some(Value::Object(details)) if details.contains_key("$continue") => {
+                    let token = details.get("$continue").cloned().unwrap_or_default();
+                    map.insert("metadata".to_owned(), json!({"continue": token}));
+                }
+                Some(details) => {
+                    map.insert("details".to_owned(), details.clone());
+                }
+                None => {}
             }
         }
         status

@@ -50,3 +50,78 @@ fn key_text(key: &Yaml<'_>) -> String {
         other => other.to_string(),
     }
 }
+
+/// Writes a document as the server does: keys in order, nothing on one line that can be on many.
+pub(crate) fn encode(value: &Value) -> String {
+    let mut text = String::new();
+    match value {
+        Value::Object(map) if !map.is_empty() => write_map(map, 0, &mut text),
+        Value::Array(items) if !items.is_empty() => write_list(items, 0, &mut text),
+        other => {
+            text.push_str(&scalar(other));
+            text.push('\n');
+        }
+    }
+    text
+}
+
+fn write_map(map: &Map<String, Value>, depth: usize, text: &mut String) {
+    let mut keys: Vec<&String> = map.keys().collect();
+    keys.sort();
+    for key in keys {
+        let Some(value) = map.get(key) else { continue };
+        text.push_str(&"  ".repeat(depth));
+        text.push_str(&scalar(&Value::String(key.clone())));
+        text.push(':');
+        write_below(value, depth, text);
+    }
+}
+
+fn write_below(value: &Value, depth: usize, text: &mut String) {
+    match value {
+        Value::Object(map) if !map.is_empty() => {
+            text.push('\n');
+            write_map(map, depth + 1, text);
+        }
+        // A list stands at the depth of its key.
+        Value::Array(items) if !items.is_empty() => {
+            text.push('\n');
+            write_list(items, depth, text);
+        }
+        other => {
+            text.push(' ');
+            text.push_str(&scalar(other));
+            text.push('\n');
+        }
+    }
+}
+
+fn write_list(items: &[Value], depth: usize, text: &mut String) {
+    for item in items {
+        text.push_str(&"  ".repeat(depth));
+        text.push('-');
+        let mut inner = String::new();
+        match item {
+            Value::Object(map) if !map.is_empty() => write_map(map, depth + 1, &mut inner),
+            Value::Array(items) if !items.is_empty() => write_list(items, depth + 1, &mut inner),
+            other => inner = format!("{}\n", scalar(other)),
+        }
+        // The first line of what is in an item follows the dash.
+        text.push(' ');
+        text.push_str(inner.trim_start_matches(' '));
+    }
+}
+
+fn scalar(value: &Value) -> String {
+    let Value::String(text) = value else { return value.to_string() };
+    let word = |letter: char| letter.is_ascii_alphanumeric() || "-_./".contains(letter);
+    let plain = text.starts_with(|letter: char| letter.is_ascii_alphanumeric() || letter == '/')
+        && text.parse::<f64>().is_err()
+        && text.parse::<jiff::civil::Date>().is_err()
+        && text.chars().all(word)
+        && !matches!(
+            text.to_lowercase().as_str(),
+            "true" | "false" | "yes" | "no" | "on" | "off" | "null" | "y" | "n" | "~"
+        );
+    if plain { text.clone() } else { value.to_string() }
+}

@@ -1,6 +1,8 @@
 //! Admission: what changes or refuses a write after it was authorised and before it is stored. Each rule has a file of its own.
 
+mod escalation;
 pub(crate) mod pod_security;
+mod policies;
 pub(crate) mod quota;
 mod webhooks;
 
@@ -154,7 +156,9 @@ pub(crate) fn check(
         namespace_check(call.cluster, resource, &key.namespace, &key.name)?;
     }
     if sub.is_empty() {
+        escalation::check(call, resource, &key.namespace, live, new)?;
         security(call, resource, &key.namespace, live, new)?;
+        policies::check(call, resource, key, live, new)?;
         webhooks::check(call, resource, key, live, new)?;
     }
     if live.is_some() {
@@ -177,6 +181,12 @@ fn security(
     live: Option<&Value>,
     new: &Value,
 ) -> Result<(), Refusal> {
+    if resource.is("", "namespaces")
+        && let Some(live) = live
+    {
+        call.warnings.extend(pod_security::of_existing(call.cluster, live, new));
+        return Ok(());
+    }
     let template = match (resource.group.as_str(), resource.plural.as_str()) {
         ("", "pods") if live.is_none() => new.get("spec"),
         ("apps", _) | ("batch", "jobs") => new.pointer("/spec/template/spec"),
@@ -185,7 +195,11 @@ fn security(
     let Some(spec) = template else { return Ok(()) };
     let pod = resource.is("", "pods");
     for mode in ["enforce", "warn"] {
-        let Some((level, version)) = pod_security::level(call.cluster, namespace, mode) else { continue };
+        let own = pod_security::level(call.cluster, namespace, mode);
+        // Where no level is set to warn about, it is the enforced one.
+        let Some((level, version)) = own.or_else(|| pod_security::level(call.cluster, namespace, "enforce")) else {
+            continue;
+        };
         let found = pod_security::violations(spec, &level);
         if found.is_empty() {
             continue;

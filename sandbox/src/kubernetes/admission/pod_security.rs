@@ -15,6 +15,44 @@ pub(crate) fn level(cluster: &Cluster, namespace: &str, mode: &str) -> Option<(S
     Some((level, version))
 }
 
+/// What is to be said when a namespace is to enforce more than its pods keep to.
+pub(crate) fn of_existing(cluster: &Cluster, live: &Value, new: &Value) -> Vec<String> {
+    const LABEL: &str = "pod-security.kubernetes.io/enforce";
+    let Some(level) = object::label(new, LABEL).filter(|level| object::label(live, LABEL) != Some(*level)) else {
+        return Vec::new();
+    };
+    let version = object::label(new, &format!("{LABEL}-version")).unwrap_or("latest");
+    let mut groups: Vec<(String, Vec<&str>)> = Vec::new();
+    for (key, pod) in cluster.store.list("", "pods", Some(object::name(new))) {
+        let found = pod.get("spec").map(|spec| violations(spec, level)).unwrap_or_default();
+        let reasons: Vec<&str> = found.iter().map(|each| each.split(" (").next().unwrap_or_default()).collect();
+        if reasons.is_empty() {
+            continue;
+        }
+        let reasons = reasons.join(", ");
+        match groups.iter_mut().find(|(each, _)| *each == reasons) {
+            Some((_, names)) => names.push(key.name.as_str()),
+            None => groups.push((reasons, vec![key.name.as_str()])),
+        }
+    }
+    if groups.is_empty() {
+        return Vec::new();
+    }
+    let name = object::name(new);
+    let mut lines = vec![format!(
+        "existing pods in namespace \"{name}\" violate the new PodSecurity enforce level \"{level}:{version}\""
+    )];
+    lines.extend(groups.into_iter().map(|(reasons, names)| {
+        let more = match names.len() {
+            0 | 1 => String::new(),
+            2 => " (and 1 other pod)".to_owned(),
+            count => format!(" (and {} other pods)", count - 1),
+        };
+        format!("{}{more}: {reasons}", names.first().copied().unwrap_or_default())
+    }));
+    lines
+}
+
 fn quoted(names: &[&str]) -> String {
     let word = if names.len() == 1 { "container" } else { "containers" };
     format!("{word} {}", names.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(", "))

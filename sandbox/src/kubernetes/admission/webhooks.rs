@@ -40,11 +40,14 @@ pub(crate) fn check(
             let (name, service) = (text(hook, "/name"), text(hook, "/clientConfig/service/name"));
             let (namespace, path) =
                 (text(hook, "/clientConfig/service/namespace"), text(hook, "/clientConfig/service/path"));
-            let url = format!(
-                "https://{service}.{namespace}.svc:{}{path}?timeout={}s",
-                object::int(hook, "/clientConfig/service/port").unwrap_or(443),
-                object::int(hook, "/timeoutSeconds").unwrap_or(10)
-            );
+            let address = match text(hook, "/clientConfig/url") {
+                "" => format!(
+                    "https://{service}.{namespace}.svc:{}{path}",
+                    object::int(hook, "/clientConfig/service/port").unwrap_or(443)
+                ),
+                own => own.to_owned(),
+            };
+            let url = format!("{address}?timeout={}s", object::int(hook, "/timeoutSeconds").unwrap_or(10));
             let message = format!("failed calling webhook \"{name}\": failed to call webhook: Post \"{url}\": {why}");
             return Err(Refusal::new(500, Some("InternalError"), format!("Internal error occurred: {message}"))
                 .with_cause_message(&message));
@@ -78,7 +81,12 @@ fn matches(call: &Call<'_>, hook: &Value, resource: &Resource, key: &Key, new: &
 fn reach(call: &Call<'_>, hook: &Value) -> Result<(), String> {
     let (name, namespace) = (text(hook, "/clientConfig/service/name"), text(hook, "/clientConfig/service/namespace"));
     if name.is_empty() {
-        return Err("dial tcp: lookup failed: no such host".to_owned());
+        // Nothing of the sandbox serves a webhook outside of the cluster.
+        let address = url::Url::parse(text(hook, "/clientConfig/url")).ok();
+        let (host, port) = address
+            .as_ref()
+            .map_or(("", 443), |url| (url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or(443)));
+        return Err(format!("dial tcp {host}:{port}: connect: connection refused"));
     }
     let Some(service) = call.cluster.object(&Key::core("services", namespace, name)) else {
         return Err(format!("service \"{name}\" not found"));

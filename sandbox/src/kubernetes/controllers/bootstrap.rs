@@ -56,7 +56,7 @@ fn roles(cluster: &mut Cluster, now: Timestamp) {
     let groups = ["", "apps", "batch", "networking.k8s.io", "policy", "autoscaling"];
     let read = json!(["get", "list", "watch"]);
     let all = json!(["*"]);
-    let rules: [(&str, Value); 6] = [
+    let rules: [(&str, Value); 9] = [
         (
             "cluster-admin",
             json!([{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}, {"nonResourceURLs": ["*"], "verbs": ["*"]}]),
@@ -75,6 +75,18 @@ fn roles(cluster: &mut Cluster, now: Timestamp) {
             json!([{"apiGroups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"]}, {"apiGroups": ["authorization.k8s.io"], "resources": ["subjectaccessreviews"], "verbs": ["create"]}]),
         ),
         (
+            "system:basic-user",
+            json!([{"apiGroups": ["authorization.k8s.io"], "resources": ["selfsubjectaccessreviews", "selfsubjectrulesreviews"], "verbs": ["create"]}, {"apiGroups": ["authentication.k8s.io"], "resources": ["selfsubjectreviews"], "verbs": ["create"]}]),
+        ),
+        (
+            "system:public-info-viewer",
+            json!([{"nonResourceURLs": ["/healthz", "/livez", "/readyz", "/version", "/version/"], "verbs": ["get"]}]),
+        ),
+        (
+            "system:service-account-issuer-discovery",
+            json!([{"nonResourceURLs": ["/.well-known/openid-configuration", "/.well-known/openid-configuration/", "/openid/v1/jwks", "/openid/v1/jwks/"], "verbs": ["get"]}]),
+        ),
+        (
             "system:discovery",
             json!([{"nonResourceURLs": ["/api", "/api/*", "/apis", "/apis/*", "/healthz", "/livez", "/openapi", "/openapi/*", "/readyz", "/version", "/version/"], "verbs": ["get"]}]),
         ),
@@ -89,7 +101,15 @@ fn roles(cluster: &mut Cluster, now: Timestamp) {
     }
     for (name, role, kind, subject) in [
         ("cluster-admin", "cluster-admin", "Group", "system:masters"),
+        ("system:basic-user", "system:basic-user", "Group", "system:authenticated"),
         ("system:discovery", "system:discovery", "Group", "system:authenticated"),
+        ("system:public-info-viewer", "system:public-info-viewer", "Group", "system:authenticated"),
+        (
+            "system:service-account-issuer-discovery",
+            "system:service-account-issuer-discovery",
+            "Group",
+            "system:serviceaccounts",
+        ),
     ] {
         let binding = json!({"metadata": {"name": name, "labels": bootstrapping}, "roleRef": {"apiGroup": RBAC, "kind": "ClusterRole", "name": role}, "subjects": [{"kind": kind, "name": subject}]});
         cluster.make("clusterrolebindings", RBAC, binding, now);

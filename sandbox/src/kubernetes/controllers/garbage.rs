@@ -81,7 +81,10 @@ pub(crate) fn release(look: &mut Look<'_>, key: &Key, finalizer: &str) {
         }
     });
     let gone = look.cluster.object(key).is_some_and(|object| {
+        // A namespace is held by finalizers of its own, until it is empty.
+        let held = key.is("", "namespaces") && !list(&object, "/spec/finalizers").is_empty();
         object::deleting(&object)
+            && !held
             && list(&object, "/metadata/finalizers").is_empty()
             && object::int(&object, "/metadata/deletionGracePeriodSeconds").unwrap_or(0) == 0
     });

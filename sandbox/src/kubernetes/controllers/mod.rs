@@ -4,11 +4,13 @@
 pub(crate) mod addons;
 pub(crate) mod bootstrap;
 mod definitions;
+mod events;
 mod garbage;
 mod namespaces;
 pub(crate) mod nodes;
 mod operators;
 mod pods;
+mod registrations;
 mod schedule;
 mod services;
 mod stateful;
@@ -27,6 +29,7 @@ use super::object::{self, list, text};
 use super::store::{Change, ChangeKind, Key};
 
 pub(crate) use bootstrap::bootstrap;
+pub(crate) use definitions::CLEANUP;
 
 /// One look at one object.
 pub(crate) struct Look<'a> {
@@ -53,6 +56,7 @@ pub(crate) fn advance(cluster: &mut Cluster, now: Timestamp, outside: &mut dyn O
     settle(cluster, now);
     for _ in 0..MOST_LOOKS {
         let Some((at, key)) = cluster.queue.pop(now) else { return };
+        cluster.clock = at;
         let mut look = Look { cluster, outside, now: at };
         reconcile(&mut look, &key);
         settle(cluster, at);
@@ -78,6 +82,8 @@ fn reconcile(look: &mut Look<'_>, key: &Key) {
         ("", "services") => services::service(look, key),
         ("", "resourcequotas") => services::resource_quota(look, key),
         ("", "configmaps") => stuck::look(look, key),
+        ("", "secrets") => registrations::secret(look, key),
+        ("apiregistration.k8s.io", "apiservices") => registrations::api_service(look, key),
         ("policy", "poddisruptionbudgets") => services::budget(look, key),
         ("apps", "deployments") => {
             workloads::deployment(look, key);
@@ -105,7 +111,8 @@ fn notice(cluster: &mut Cluster, change: &Change, now: Timestamp) {
     if key.is("apiextensions.k8s.io", "customresourcedefinitions") {
         cluster.refresh_definitions();
     }
-    cluster.ask(key.clone(), now, latency(key));
+    let wait = latency(key).max(definitions::latency(key, &change.object));
+    cluster.ask(key.clone(), now, wait);
     for owner in list(&change.object, "/metadata/ownerReferences") {
         if let Some(owner) = owner_key(cluster, owner, &key.namespace) {
             cluster.ask(owner, now, 50);
@@ -121,7 +128,7 @@ fn notice(cluster: &mut Cluster, change: &Change, now: Timestamp) {
                 .object(&Key::core("namespaces", "", &key.namespace))
                 .is_some_and(|namespace| object::deleting(&namespace))
         {
-            cluster.ask(Key::core("namespaces", "", &key.namespace), now, 500);
+            cluster.ask(Key::core("namespaces", "", &key.namespace), now, 2_000);
         }
     }
 }
@@ -155,7 +162,7 @@ fn related(cluster: &mut Cluster, key: &Key, now: Timestamp) {
             ask_all("", "resourcequotas", own, 500);
         }
         ("storage.k8s.io", "storageclasses") => ask_all("", "persistentvolumeclaims", None, 10_000),
-        ("", "resourcequotas") => {}
+        ("", "resourcequotas" | "events") => {}
         _ if !key.namespace.is_empty() => ask_all("", "resourcequotas", own, 500),
         _ => {}
     }
@@ -164,7 +171,7 @@ fn related(cluster: &mut Cluster, key: &Key, now: Timestamp) {
 fn latency(key: &Key) -> i64 {
     match (key.group.as_str(), key.resource.as_str()) {
         ("", "namespaces") => 30,
-        ("", "pods") => 20,
+        ("", "pods") => 60,
         _ => 40,
     }
 }

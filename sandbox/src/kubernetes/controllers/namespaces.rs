@@ -10,6 +10,12 @@ use super::Look;
 /// The controller waits this long after an event of a namespace before it acts.
 const DELAY_MS: i64 = 5_000;
 
+/// Times of objects have no fractions: on average, a deletion is half a second younger than it says.
+const ROUNDING_MS: i64 = 500;
+
+/// From deleting the content to counting what is left.
+const COUNT_MS: i64 = 1_800;
+
 /// One look at a namespace.
 pub(crate) fn look(look: &mut Look<'_>, key: &Key) {
     let Some(namespace) = look.cluster.object(key) else { return };
@@ -19,8 +25,8 @@ pub(crate) fn look(look: &mut Look<'_>, key: &Key) {
     }
     let Some(since) = object::time_at(&namespace, "/metadata/deletionTimestamp") else { return };
     let age = look.now.duration_since(since);
-    if age < SignedDuration::from_millis(DELAY_MS) {
-        let left = DELAY_MS - i64::try_from(age.as_millis()).unwrap_or(0);
+    if age < SignedDuration::from_millis(DELAY_MS + ROUNDING_MS) {
+        let left = DELAY_MS + ROUNDING_MS - i64::try_from(age.as_millis()).unwrap_or(0);
         look.again(key, left.max(1));
         return;
     }
@@ -44,37 +50,59 @@ fn contents(look: &Look<'_>, name: &str) -> Vec<Key> {
 
 fn empty(look: &mut Look<'_>, key: &Key) {
     let before = contents(look, &key.name);
-    let had_pods = before.iter().any(|each| each.is("", "pods"));
+    if before.iter().any(|each| each.is("", "pods")) {
+        look.cluster.emptied_of_pods.entry(key.name.clone()).or_insert(None);
+    }
+    let mut begun = false;
     for each in &before {
         if look.cluster.object(each).is_some_and(|object| !object::deleting(&object)) {
             let grace = each.is("", "pods").then_some(30);
             super::super::verbs::delete::begin(look.cluster, each, look.now, grace);
+            begun = true;
         }
     }
     let left = contents(look, &key.name);
     let broken = broken_apis(look);
-    let first_pass =
-        look.cluster.object(key).is_some_and(|namespace| list(&namespace, "/status/conditions").is_empty());
-    if left.is_empty() && broken.is_empty() && !(had_pods && first_pass) {
-        finish(look, key);
+    if begun && !left.is_empty() {
+        look.again(key, COUNT_MS);
         return;
     }
     set_conditions(look, key, &left, &broken);
-    look.again(key, if left.is_empty() && broken.is_empty() { DELAY_MS } else { 2_000 });
+    if !left.is_empty() || !broken.is_empty() {
+        look.again(key, 2_000);
+        return;
+    }
+    // After pods it waits for a part of their grace, although they may have gone at once.
+    let due = look.now.checked_add(SignedDuration::from_millis(DELAY_MS)).unwrap_or(look.now);
+    let until = look.cluster.emptied_of_pods.get_mut(&key.name).map(|until| *until.get_or_insert(due));
+    match until.filter(|until| *until > look.now) {
+        Some(until) => {
+            let left = i64::try_from(until.duration_since(look.now).as_millis()).unwrap_or(DELAY_MS);
+            look.again(key, left.max(1));
+        }
+        None => {
+            look.cluster.emptied_of_pods.remove(&key.name);
+            finish(look, key);
+        }
+    }
 }
 
 fn finish(look: &mut Look<'_>, key: &Key) {
+    // The last finalizer goes together with the namespace, unless somebody else holds it too.
+    let own = |namespace: &Value| list(namespace, "/spec/finalizers").iter().all(|each| each == "kubernetes");
+    let done = look
+        .cluster
+        .object(key)
+        .is_some_and(|namespace| own(&namespace) && list(&namespace, "/metadata/finalizers").is_empty());
+    if done {
+        look.cluster.store.delete(key);
+        return;
+    }
     look.cluster.change(key, |namespace| {
         if let Some(finalizers) = object::list_mut(namespace, &["spec", "finalizers"]) {
             finalizers.retain(|each| each != "kubernetes");
         }
     });
-    let done = look.cluster.object(key).is_some_and(|namespace| {
-        list(&namespace, "/spec/finalizers").is_empty() && list(&namespace, "/metadata/finalizers").is_empty()
-    });
-    if done {
-        look.cluster.store.delete(key);
-    }
 }
 
 fn broken_apis(look: &Look<'_>) -> Vec<String> {

@@ -17,6 +17,11 @@ pub(crate) fn join(cluster: &mut Cluster, seed: &NodeSeed, now: Timestamp) {
         "topology.kubernetes.io/region": seed.region, "topology.kubernetes.io/zone": seed.zone, "failure-domain.beta.kubernetes.io/region": seed.region, "failure-domain.beta.kubernetes.io/zone": seed.zone,
         "eks.amazonaws.com/nodegroup": seed.pool, "eks.amazonaws.com/capacityType": "ON_DEMAND",
     });
+    if seed.region.is_empty() {
+        for key in ["topology.kubernetes.io/region", "failure-domain.beta.kubernetes.io/region"] {
+            object::remove(&mut labels, &[key]);
+        }
+    }
     for (key, value) in &seed.labels {
         object::set(&mut labels, &[key], json!(value));
     }

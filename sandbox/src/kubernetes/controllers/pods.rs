@@ -16,6 +16,12 @@ use super::schedule;
 const START_S: i64 = 4;
 /// From running to ready.
 const READY_S: i64 = 3;
+/// From a deletion to its confirmation: containers that heed the signal.
+const STOP_MS: i64 = 300;
+
+/// From the confirmation to being gone.
+const GONE_MS: i64 = 60;
+
 /// How often the probe of a Vault pod runs.
 const PROBE_MS: i64 = 5_000;
 
@@ -27,16 +33,40 @@ pub(crate) fn look(look: &mut Look<'_>, key: &Key) {
     };
     let phase = text(&pod, "/status/phase");
     if object::deleting(&pod) {
-        if list(&pod, "/metadata/finalizers").is_empty() {
-            stop_vault(look, key);
-            look.cluster.store.delete(key);
-        }
+        stop(look, key, &pod);
     } else if text(&pod, "/spec/nodeName").is_empty() {
         schedule::look(look, key, &pod);
     } else if phase == "Pending" {
         start(look, key, &pod);
     } else if phase == "Running" {
         run(look, key, &pod);
+    }
+}
+
+/// A pod ends: its kubelet stops the containers, confirms with a grace of 0, and then it is gone.
+fn stop(look: &mut Look<'_>, key: &Key, pod: &Value) {
+    let grace = object::int(pod, "/metadata/deletionGracePeriodSeconds").unwrap_or(0);
+    let begun = object::time_at(pod, "/metadata/deletionTimestamp")
+        .and_then(|ends| ends.checked_sub(jiff::SignedDuration::from_secs(grace)).ok());
+    let age = begun.map_or(STOP_MS, |begun| i64::try_from(look.now.duration_since(begun).as_millis()).unwrap_or(0));
+    let runs = matches!(text(pod, "/status/phase"), "Running" | "Pending") && grace > 0;
+    // Times have no fractions: a pod that was marked in this second may be as old as a second, or new.
+    if runs && age < 1_000 + STOP_MS {
+        look.again(key, (1_000 + STOP_MS - age).max(1));
+        return;
+    }
+    if runs {
+        let now = object::stamp(look.now);
+        look.cluster.change(key, |new| {
+            object::set(new, &["metadata", "deletionTimestamp"], json!(now));
+            object::set(new, &["metadata", "deletionGracePeriodSeconds"], json!(0));
+        });
+        look.again(key, GONE_MS);
+        return;
+    }
+    if list(pod, "/metadata/finalizers").is_empty() {
+        stop_vault(look, key);
+        look.cluster.store.delete(key);
     }
 }
 

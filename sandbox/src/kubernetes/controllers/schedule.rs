@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::super::object::{self, list, put_condition, text};
 use super::super::quantity::Quantity;
 use super::super::store::Key;
+use super::events::{Said, say};
 use super::{Look, all};
 
 /// What a pod asks of a node.
@@ -131,7 +132,9 @@ pub(crate) fn look(look: &mut Look<'_>, key: &Key, pod: &Arc<Value>) {
     let nodes = all(look.cluster, "", "nodes", None);
     let zone = volume_zone(look, pod);
     for (_, node) in &nodes {
-        let reason = if !tolerates(pod, node, false) {
+        let reason = if object::flag(node, "/spec/unschedulable") && !tolerates(pod, node, false) {
+            "node(s) were unschedulable"
+        } else if !tolerates(pod, node, false) {
             "node(s) had untolerated taint(s)"
         } else if !selected(pod, node) {
             "node(s) didn't match Pod's node affinity/selector"
@@ -157,9 +160,9 @@ pub(crate) fn look(look: &mut Look<'_>, key: &Key, pod: &Arc<Value>) {
             "no nodes available to schedule pods".to_owned()
         } else {
             format!(
-                "0/{} nodes are available: {}.",
-                nodes.len(),
-                reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect::<Vec<_>>().join(", ")
+                "0/{count} nodes are available: {}. no new claims to deallocate, preemption: 0/{count} nodes are available: {count} Preemption is not helpful for scheduling.",
+                reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect::<Vec<_>>().join(", "),
+                count = nodes.len()
             )
         };
         unschedulable(look, key, &message);
@@ -174,8 +177,17 @@ pub(crate) fn look(look: &mut Look<'_>, key: &Key, pod: &Arc<Value>) {
 
 fn bind(look: &mut Look<'_>, key: &Key, node: &str) {
     let now = object::stamp(look.now);
+    let message = format!("Successfully assigned {}/{} to {node}", key.namespace, key.name);
+    say(look, key, &Said { reason: "Scheduled", message: &message, component: "default-scheduler" });
+    let home = look.cluster.object(&Key::core("nodes", "", node));
     look.cluster.change(key, |new| {
         object::set(new, &["spec", "nodeName"], json!(node));
+        // A bound pod is told where it is.
+        for label in ["topology.kubernetes.io/zone", "topology.kubernetes.io/region"] {
+            if let Some(value) = home.as_ref().and_then(|home| object::label(home, label)) {
+                object::set(new, &["metadata", "labels", label], json!(value));
+            }
+        }
         if let Some(conditions) = object::list_mut(new, &["status", "conditions"]) {
             put_condition(conditions, json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null}), &now);
         }
@@ -185,8 +197,9 @@ fn bind(look: &mut Look<'_>, key: &Key, node: &str) {
 fn unschedulable(look: &mut Look<'_>, key: &Key, message: &str) {
     let now = object::stamp(look.now);
     look.cluster.change(key, |new| {
+        let generation = object::int(new, "/metadata/generation").unwrap_or(1);
         if let Some(conditions) = object::list_mut(new, &["status", "conditions"]) {
-            put_condition(conditions, json!({"type": "PodScheduled", "status": "False", "lastProbeTime": null, "reason": "Unschedulable", "message": message}), &now);
+            put_condition(conditions, json!({"type": "PodScheduled", "status": "False", "lastProbeTime": null, "reason": "Unschedulable", "message": message, "observedGeneration": generation}), &now);
         }
     });
 }

@@ -10,6 +10,9 @@ use super::{Look, all, garbage};
 
 const CLEANUP: &str = "service.kubernetes.io/load-balancer-cleanup";
 
+/// When the endpoints of a slice changed last.
+const TRIGGERED: &str = "endpoints.kubernetes.io/last-change-trigger-time";
+
 /// One look at a Service.
 pub(crate) fn service(look: &mut Look<'_>, key: &Key) {
     let Some(service) = look.cluster.object(key) else {
@@ -48,7 +51,12 @@ fn endpoints(look: &mut Look<'_>, key: &Key, service: &Value) {
         }
         let good = condition_true(&found, "Ready") || publish;
         let target = json!({"kind": "Pod", "namespace": key.namespace, "name": pod.name, "uid": object::uid(&found)});
-        rows.push(json!({"addresses": [address], "conditions": {"ready": good, "serving": good, "terminating": object::deleting(&found)}, "nodeName": text(&found, "/spec/nodeName"), "targetRef": target}));
+        let mut end = json!({"addresses": [address], "conditions": {"ready": good, "serving": good, "terminating": object::deleting(&found)}, "nodeName": text(&found, "/spec/nodeName"), "targetRef": target});
+        let home = look.cluster.object(&Key::core("nodes", "", text(&found, "/spec/nodeName")));
+        if let Some(zone) = home.as_ref().and_then(|home| object::label(home, "topology.kubernetes.io/zone")) {
+            object::set(&mut end, &["zone"], json!(zone));
+        }
+        rows.push(end);
         let row = json!({"ip": address, "nodeName": text(&found, "/spec/nodeName"), "targetRef": target});
         if good { ready.push(row) } else { waiting.push(row) }
     }
@@ -78,13 +86,26 @@ fn slice(look: &mut Look<'_>, key: &Key, service: &Value, rows: &[Value], ports:
             let new = json!({
                 "metadata": {"name": name, "generateName": format!("{}-", key.name), "namespace": key.namespace, "labels": {"kubernetes.io/service-name": key.name, "endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io"},
                     "ownerReferences": [{"apiVersion": "v1", "kind": "Service", "name": key.name, "uid": object::uid(service), "controller": true, "blockOwnerDeletion": true}]},
-                "addressType": "IPv4", "endpoints": [], "ports": ports,
+                "addressType": "IPv4", "endpoints": null, "ports": null,
             });
             look.cluster.make("endpointslices", "discovery.k8s.io", new, look.now);
             Key::new("discovery.k8s.io", "endpointslices", &key.namespace, &name)
         }
     };
-    look.cluster.change(&own, |new| object::set(new, &["endpoints"], json!(rows)));
+    let now = object::stamp(look.now);
+    look.cluster.change(&own, |new| {
+        // What is empty is written as null, and then there are no ports to speak of.
+        let (ends, ports) = if rows.is_empty() { (Value::Null, Value::Null) } else { (json!(rows), json!(ports)) };
+        let noted = object::annotation(new, TRIGGERED).is_some();
+        if noted && new.get("endpoints") == Some(&ends) && new.get("ports") == Some(&ports) {
+            return;
+        }
+        let generation = int(new, "/metadata/generation").map_or(1, |before| before + 1);
+        object::set(new, &["metadata", "generation"], json!(generation));
+        object::set(new, &["metadata", "annotations", TRIGGERED], json!(now));
+        object::set(new, &["endpoints"], ends);
+        object::set(new, &["ports"], ports);
+    });
 }
 
 /// One look at a disruption budget.

@@ -6,6 +6,7 @@ use super::super::cluster::Cluster;
 use super::super::object::{self, annotation, list, text};
 use super::super::quantity::Quantity;
 use super::super::store::Key;
+use super::events::{Said, say};
 use super::{Look, all, garbage};
 
 const DRIVERS: [&str; 2] = ["ebs.csi.aws.com", "kubernetes.io/aws-ebs"];
@@ -57,6 +58,10 @@ pub(crate) fn claim(look: &mut Look<'_>, key: &Key) {
     };
     let node = annotation(&claim, "volume.kubernetes.io/selected-node").map(str::to_owned);
     let waits = text(&class, "/volumeBindingMode") == "WaitForFirstConsumer";
+    if waits && node.is_none() {
+        let message = "waiting for first consumer to be created before binding";
+        say(look, key, &Said { reason: "WaitForFirstConsumer", message, component: "persistentvolume-controller" });
+    }
     let driver = look.cluster.has_addon("aws-ebs-csi-driver") && DRIVERS.contains(&text(&class, "/provisioner"));
     if !driver || waits && node.is_none() {
         return;

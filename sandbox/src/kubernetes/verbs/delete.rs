@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::super::cluster::Cluster;
+use super::super::controllers::CLEANUP;
 use super::super::object::{self, list, text};
 use super::super::resources::Resource;
 use super::super::route::Place;
@@ -36,7 +37,7 @@ pub(crate) fn begin(cluster: &mut Cluster, key: &Key, now: Timestamp, grace: Opt
         return Fate::Gone;
     }
     let marked = object::deleting(&object);
-    cluster.change(key, |new| {
+    cluster.mark(key, |new| {
         if !marked {
             object::set(
                 new,
@@ -46,12 +47,15 @@ pub(crate) fn begin(cluster: &mut Cluster, key: &Key, now: Timestamp, grace: Opt
                 )),
             );
             object::set(new, &["metadata", "deletionGracePeriodSeconds"], json!(if graceful { seconds } else { 0 }));
-            if let Some(generation) = object::int(new, "/metadata/generation") {
+            let definition = key.is("apiextensions.k8s.io", "customresourcedefinitions");
+            if let Some(generation) = object::int(new, "/metadata/generation").filter(|_| !definition) {
                 object::set(new, &["metadata", "generation"], json!(generation + 1));
             }
             if key.is("", "namespaces") {
                 object::remove(new, &["metadata", "deletionGracePeriodSeconds"]);
                 object::set(new, &["status", "phase"], json!("Terminating"));
+            } else if definition {
+                mark_definition(new, now);
             }
         } else if graceful && object::int(new, "/metadata/deletionGracePeriodSeconds").is_some_and(|old| old > seconds)
         {
@@ -59,6 +63,15 @@ pub(crate) fn begin(cluster: &mut Cluster, key: &Key, now: Timestamp, grace: Opt
         }
     });
     Fate::Lingers
+}
+
+/// A definition on its way out says so at once.
+fn mark_definition(new: &mut Value, now: Timestamp) {
+    object::remove(new, &["metadata", "deletionGracePeriodSeconds"]);
+    let row = json!({"type": "Terminating", "status": "True", "reason": "InstanceDeletionPending", "message": "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon"});
+    if let Some(conditions) = object::list_mut(new, &["status", "conditions"]) {
+        object::put_condition(conditions, row, &object::stamp(now));
+    }
 }
 
 struct Options {
@@ -71,7 +84,19 @@ struct Options {
 
 fn options(call: &Call<'_>) -> Result<Options, Refusal> {
     let body: Value = if call.request.body.is_empty() { Value::Null } else { call.body()? };
+    let kind = text(&body, "/kind");
+    if !kind.is_empty() && kind != "DeleteOptions" {
+        return Err(Refusal::bad_request(format!(
+            "no kind \"{kind}\" is registered for version \"{}\" in scheme \"pkg/runtime/scheme.go:111\"",
+            text(&body, "/apiVersion")
+        )));
+    }
     let query = |name: &str| call.request.query(name).map(str::to_owned);
+    if let Some(grace) = query("gracePeriodSeconds")
+        && grace.parse::<i64>().is_err()
+    {
+        return Err(Refusal::bad_request(format!("strconv.ParseInt: parsing \"{grace}\": invalid syntax")));
+    }
     let own = |pointer: &str| body.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
     let dry = list(&body, "/dryRun").iter().any(|each| each == "All");
     let propagation = own("/propagationPolicy").or_else(|| query("propagationPolicy"));
@@ -126,7 +151,7 @@ pub(crate) fn delete(call: &mut Call<'_>, resource: &Resource, place: &Place) ->
         Fate::Lingers => {
             (200, call.cluster.object(&key).map_or_else(|| shown(resource, &object), |now| shown(resource, &now)))
         }
-        Fate::Gone if answers_object(resource) => (200, shown(resource, &last_state(&object, call.now, resource))),
+        Fate::Gone if answers_object(resource) => (200, shown(resource, &last_state(&object, call, resource))),
         Fate::Gone => {
             let mut details =
                 json!({"name": object::name(&object), "kind": resource.plural, "uid": object::uid(&object)});
@@ -142,11 +167,22 @@ pub(crate) fn delete(call: &mut Call<'_>, resource: &Resource, place: &Place) ->
     Ok(Answer::Object(status, body))
 }
 
-fn last_state(object: &Value, now: Timestamp, resource: &Resource) -> Value {
+/// An object as it was when it went: under the version of its deletion.
+fn last_state(object: &Value, call: &Call<'_>, resource: &Resource) -> Value {
     let mut last = object.clone();
+    object::set(&mut last, &["metadata", "resourceVersion"], json!(call.cluster.store.version().to_string()));
     if resource.is("", "pods") {
-        object::default_to(&mut last, &["metadata", "deletionTimestamp"], json!(object::stamp(now)));
+        if !object::deleting(object)
+            && let Some(generation) = object::int(object, "/metadata/generation")
+        {
+            object::set(&mut last, &["metadata", "generation"], json!(generation + 1));
+        }
+        object::default_to(&mut last, &["metadata", "deletionTimestamp"], json!(object::stamp(call.now)));
         object::set(&mut last, &["metadata", "deletionGracePeriodSeconds"], json!(0));
+        if text(object, "/spec/nodeName").is_empty() {
+            // Marked and removed in one go, it was never stored under a version as it is shown.
+            object::remove(&mut last, &["metadata", "resourceVersion"]);
+        }
     }
     last
 }
@@ -156,25 +192,32 @@ fn check_preconditions(resource: &Resource, object: &Value, options: &Options) -
     if let Some(uid) = &options.uid
         && uid != object::uid(object)
     {
-        return Err(Refusal::conflict(
-            resource,
-            name,
-            &format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", object::uid(object)),
-        ));
+        let why = format!(
+            "the UID in the precondition ({uid}) does not match the UID in record ({}). The object might have been deleted and then recreated",
+            object::uid(object)
+        );
+        return Err(precondition(resource, name, &why));
     }
     let version = text(object, "/metadata/resourceVersion");
     if let Some(wanted) = &options.version
         && wanted != version
     {
-        return Err(Refusal::conflict(
-            resource,
-            name,
-            &format!(
-                "Precondition failed: ResourceVersion in precondition: {wanted}, ResourceVersion in object meta: {version}"
-            ),
-        ));
+        let why = format!(
+            "the ResourceVersion in the precondition ({wanted}) does not match the ResourceVersion in record ({version}). The object might have been modified"
+        );
+        return Err(precondition(resource, name, &why));
     }
     Ok(())
+}
+
+/// The one conflict that names the kind where all others name the resource.
+fn precondition(resource: &Resource, name: &str, why: &str) -> Refusal {
+    let mut refusal = Refusal::conflict(resource, name, why);
+    refusal.message = format!("Operation cannot be fulfilled on {} \"{name}\": {why}", resource.kind);
+    if let Some(details) = &mut refusal.details {
+        object::set(details, &["kind"], json!(resource.kind));
+    }
+    refusal
 }
 
 fn remove_one(call: &mut Call<'_>, resource: &Resource, key: &Key, options: &Options) -> Fate {
@@ -190,8 +233,13 @@ fn remove_one(call: &mut Call<'_>, resource: &Resource, key: &Key, options: &Opt
         None if job_default => Some("orphan"),
         _ => None,
     };
+    // The server gives a definition the finalizer of its instances when it is to go, not before.
+    let extra = match extra {
+        None if resource.is("apiextensions.k8s.io", "customresourcedefinitions") => Some(CLEANUP),
+        other => other,
+    };
     if let Some(finalizer) = extra {
-        call.cluster.change(key, |new| {
+        call.cluster.mark(key, |new| {
             if let Some(finalizers) = object::list_mut(new, &["metadata", "finalizers"])
                 && !finalizers.iter().any(|each| each == finalizer)
             {

@@ -1,5 +1,6 @@
 //! From a request to its answer: authentication, authorisation, routing to the verb. Each verb has a file of its own.
 
+mod checks;
 pub(crate) mod delete;
 pub(crate) mod read;
 pub(crate) mod reviews;
@@ -64,7 +65,10 @@ pub(crate) fn handle(
         .map(|text| ("warning".to_owned(), format!("299 - \"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))))
         .collect();
     let mut reply = match answer {
-        Ok(Answer::Object(status, body)) => KubeReply::Json { status, headers: Vec::new(), body },
+        Ok(Answer::Object(status, body)) => match call.as_yaml(status, &body) {
+            Some(yaml) => yaml,
+            None => KubeReply::Json { status, headers: Vec::new(), body },
+        },
         Ok(Answer::Reply(reply)) => reply,
         Err(refusal) => refusal.reply(),
     };
@@ -122,6 +126,7 @@ impl Call<'_> {
             return Err(auth::refuse(&self.user, &wish));
         }
         self.check_accept()?;
+        self.check_timeout()?;
         let resource = self.find(&place)?;
         if self.request.body.len() > 3_145_728 {
             return Err(Refusal::new(413, Some("RequestEntityTooLarge"), "Request entity too large: limit is 3145728"));
@@ -161,22 +166,63 @@ impl Call<'_> {
     }
 
     fn check_accept(&self) -> Result<(), Refusal> {
+        const SERVED: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
         let accept = self.request.accept.as_deref().unwrap_or("*/*");
-        let served = accept.split(',').map(|each| each.split(';').next().unwrap_or_default().trim()).any(|kind| {
+        let known = |clause: &&str| {
             matches!(
-                kind,
+                clause.split(';').next().unwrap_or_default().trim(),
                 "" | "*/*"
                     | "application/*"
                     | "application/json"
                     | "application/yaml"
                     | "application/vnd.kubernetes.protobuf"
             )
-        });
-        if served {
+        };
+        if !accept.split(',').any(|clause| known(&clause)) {
+            let text = format!(
+                "406: Not Acceptable\n\nAvailable representations: {SERVED}, application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch"
+            );
+            let mut refusal = Refusal::new(406, Some("NotAcceptable"), text);
+            refusal.details = Some(json!({}));
+            return Err(refusal);
+        }
+        // Another shape is asked for by name, group and version; of those only the first version is there.
+        let shaped = |clause: &str| {
+            let compact = clause.replace(' ', "");
+            !compact.contains("as=")
+                || compact.split(';').any(|part| matches!(part, "v=v1" | "v=v1beta1" | "v=v2" | "v=v2beta1"))
+        };
+        if accept.split(',').filter(known).any(shaped) {
             Ok(())
         } else {
-            Err(Refusal::new(406, Some("NotAcceptable"), "only the following media types are accepted: application/json, application/yaml, application/vnd.kubernetes.protobuf, application/cbor".replace(", application/cbor", "")))
+            Err(Refusal::new(
+                406,
+                Some("NotAcceptable"),
+                format!("only the following media types are accepted: {SERVED}"),
+            ))
         }
+    }
+
+    fn check_timeout(&self) -> Result<(), Refusal> {
+        let Some(text) = self.request.query("timeout").filter(|text| !text.is_empty()) else { return Ok(()) };
+        let number = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+        let unit = text.get(number.len()..).unwrap_or_default();
+        if number.parse::<f64>().is_ok() && (number == "0" || ["ns", "us", "ms", "s", "m", "h"].contains(&unit)) {
+            return Ok(());
+        }
+        let why = format!("invalid timeout specified in the request URL - time: invalid duration \"{text}\"");
+        Err(Refusal::bad_request(why))
+    }
+
+    /// An answer as YAML, where that is what the request wants most.
+    fn as_yaml(&self, status: u16, body: &Value) -> Option<KubeReply> {
+        let first = self.request.accept.as_deref()?.split([',', ';']).next()?.trim();
+        (first == "application/yaml").then(|| KubeReply::Text {
+            status,
+            content_type: first.to_owned(),
+            headers: Vec::new(),
+            body: super::yaml::encode(body),
+        })
     }
 
     fn object(&mut self, resource: &Arc<Resource>, place: &Place, verb: &'static str) -> Result<Answer, Refusal> {
@@ -189,6 +235,7 @@ impl Call<'_> {
         }
         if !resource.verbs.contains(&verb)
             || verb == "create" && place.name.is_some()
+            || matches!(verb, "update" | "patch") && place.name.is_none()
             || resource.namespaced
                 && place.namespace.is_none()
                 && !matches!(verb, "list" | "watch")
@@ -230,6 +277,9 @@ impl Call<'_> {
         let kind = self.request.content_type.as_deref().unwrap_or("application/json");
         if kind.contains("yaml") {
             return super::yaml::decode(&self.request.body);
+        }
+        if kind.contains("protobuf") || super::protobuf::is(&self.request.body) {
+            return super::protobuf::decode(&self.request.body);
         }
         serde_json::from_slice(&self.request.body)
             .map_err(|error| Refusal::bad_request(format!("couldn't get version/kind; json parse error: {error}")))
@@ -274,6 +324,25 @@ impl Call<'_> {
             }
         }
     }
+}
+
+/// Marks the fields of a spec that is answered but never stored as its sender's.
+pub(crate) fn own_fields(call: &Call<'_>, resource: &Resource, spec: Option<&Value>, sub: &str, body: &mut Value) {
+    let Some(spec) = spec.filter(|spec| spec.as_object().is_some_and(|fields| !fields.is_empty())) else { return };
+    let (now, manager) = (object::stamp(call.now), call.manager());
+    let version = text_of(body, "/apiVersion", &resource.api_version());
+    let who = super::apply::Writer { manager: &manager, api_version: &version, subresource: sub, now: &now };
+    let mut marked = json!({"spec": spec});
+    let bare = json!({"spec": {}});
+    super::apply::record_update(Some(&bare), &mut marked, who, &super::lists::Place::root(None, false));
+    if let Some(entries) = marked.pointer("/metadata/managedFields") {
+        object::set(body, &["metadata", "managedFields"], entries.clone());
+    }
+}
+
+fn text_of(value: &Value, pointer: &str, otherwise: &str) -> String {
+    let found = object::text(value, pointer);
+    if found.is_empty() { otherwise.to_owned() } else { found.to_owned() }
 }
 
 /// 405.

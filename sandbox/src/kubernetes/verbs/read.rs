@@ -142,28 +142,33 @@ fn token(call: &Call<'_>) -> Result<Option<Token>, Refusal> {
     if call.request.query("resourceVersion").is_some_and(|version| !version.is_empty()) {
         return Err(Refusal::bad_request("specifying resource version is not allowed when using continue"));
     }
-    let broken = || Refusal::bad_request("continue key is not valid: illegal base64 data at input byte 0");
+    let broken = || {
+        Refusal::bad_request("invalid continue token: continue key is not valid: illegal base64 data at input byte 0")
+    };
     let json: Value = URL_SAFE_NO_PAD
         .decode(text.trim_end_matches('='))
         .ok()
         .and_then(|bytes| serde_json::from_slice(&bytes).ok())
         .ok_or_else(broken)?;
-    let version = json.get("rv").and_then(Value::as_u64).ok_or_else(broken)?;
+    // -1 stands for the newest: the way on from a list that is no longer consistent.
+    let newest = json.get("rv").and_then(Value::as_i64) == Some(-1);
+    let version = if newest { Some(call.cluster.store.version()) } else { json.get("rv").and_then(Value::as_u64) };
+    let version = version.ok_or_else(broken)?;
     let after = json.get("start").and_then(Value::as_str).and_then(Key::parse).ok_or_else(broken)?;
     Ok(Some(Token { version, after }))
 }
 
-fn make_token(version: u64, after: &Key) -> String {
+fn make_token(version: i64, after: &Key) -> String {
     URL_SAFE_NO_PAD.encode(json!({"v": "meta.k8s.io/v1", "rv": version, "start": after.path()}).to_string())
 }
 
-fn expired(version: u64, after: &Key) -> Refusal {
+fn expired(after: &Key) -> Refusal {
     let mut refusal = Refusal::new(
         410,
         Some("Expired"),
         "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was returned and now may show up in the list.",
     );
-    refusal.details = Some(json!({"$continue": make_token(version, after)}));
+    refusal.details = Some(json!({"$continue": make_token(-1, after)}));
     refusal
 }
 
@@ -176,6 +181,8 @@ pub(crate) fn list(call: &mut Call<'_>, resource: &Resource, place: &Place) -> R
             .parse::<i64>()
             .map_err(|_| Refusal::bad_request(format!("strconv.ParseInt: parsing \"{text}\": invalid syntax")))?,
     };
+    // From the cache everything comes at once.
+    let limit = if call.request.query("resourceVersion") == Some("0") { 0 } else { limit };
     wait_for_version(call, "list")?;
     let selection = Selection::of(call, resource)?;
     let token = token(call)?;
@@ -192,7 +199,7 @@ pub(crate) fn list(call: &mut Call<'_>, resource: &Resource, place: &Place) -> R
     let namespace = place.namespace.as_deref();
     let Some(objects) = call.cluster.store.at(version, &resource.group, &resource.plural, namespace) else {
         return Err(match &token {
-            Some(token) => expired(current, &token.after),
+            Some(token) => expired(&token.after),
             None => Refusal::new(410, Some("Expired"), "The resourceVersion for the provided list is too old."),
         });
     };
@@ -211,8 +218,11 @@ pub(crate) fn list(call: &mut Call<'_>, resource: &Resource, place: &Place) -> R
         last = Some(key.clone());
     }
     let mut metadata = json!({"resourceVersion": version.to_string()});
+    if resource.custom {
+        object::set(&mut metadata, &["continue"], json!(""));
+    }
     if let Some(last) = last.filter(|_| remaining > 0) {
-        object::set(&mut metadata, &["continue"], json!(make_token(version, &last)));
+        object::set(&mut metadata, &["continue"], json!(make_token(i64::try_from(version).unwrap_or(-1), &last)));
         if selection.is_empty() {
             object::set(&mut metadata, &["remainingItemCount"], json!(remaining));
         }

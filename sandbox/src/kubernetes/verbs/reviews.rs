@@ -12,6 +12,7 @@ use super::{Answer, Call};
 /// Answers a create of a review.
 pub(crate) fn answer(call: &mut Call<'_>, resource: &Resource, place: &Place) -> Result<Answer, Refusal> {
     let mut body = call.body()?;
+    let asked = body.get("spec").cloned();
     let status = match resource.plural.as_str() {
         "tokenreviews" => token_review(call, &body),
         "selfsubjectreviews" => json!({"userInfo": user_info(&call.user.clone())}),
@@ -36,6 +37,14 @@ pub(crate) fn answer(call: &mut Call<'_>, resource: &Resource, place: &Place) ->
     if let Some(namespace) = &place.namespace {
         object::set(&mut body, &["metadata", "namespace"], json!(namespace));
     }
+    if resource.plural == "selfsubjectrulesreviews" {
+        object::set(&mut body, &["spec"], json!({}));
+    } else {
+        super::own_fields(call, resource, asked.as_ref(), "", &mut body);
+    }
+    if resource.plural == "selfsubjectreviews" {
+        object::set(&mut body, &["metadata", "creationTimestamp"], json!(object::stamp(call.now)));
+    }
     object::set(&mut body, &["status"], status);
     Ok(Answer::Object(201, body))
 }
@@ -44,6 +53,12 @@ fn user_info(user: &User) -> Value {
     let mut info = json!({"username": user.name, "groups": user.groups});
     if !user.uid.is_empty() {
         object::set(&mut info, &["uid"], json!(user.uid));
+        // Names the token; the next one has another.
+        object::set(
+            &mut info,
+            &["extra"],
+            json!({"authentication.kubernetes.io/credential-id": [format!("JTI={}", user.uid)]}),
+        );
     }
     info
 }
@@ -57,7 +72,7 @@ fn token_review(call: &mut Call<'_>, body: &Value) -> Value {
                 .unwrap_or_else(|| json!(["https://kubernetes.default.svc"]));
             json!({"authenticated": true, "user": user_info(&user), "audiences": audiences})
         }
-        None => json!({"user": {}, "error": "[invalid bearer token, service account token is invalid]"}),
+        None => json!({"user": {}, "error": "invalid bearer token"}),
     }
 }
 
@@ -79,7 +94,7 @@ fn access_review(call: &mut Call<'_>, body: &Value, user: &User, resource: &Reso
                 "exactly one of nonResourceAttributes or resourceAttributes must be specified",
             )
         };
-        return Err(Refusal::invalid(&resource.group, &resource.kind, "", &[cause]));
+        return Err(Refusal::invalid(&resource.group, "", "", &[cause]));
     }
     let sub = spec("subresource");
     let wish = if has_path {

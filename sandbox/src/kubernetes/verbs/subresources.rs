@@ -71,7 +71,11 @@ fn scale(call: &mut Call<'_>, resource: &Resource, place: &Place, verb: &str) ->
     }
     let name = object::name(&live).to_owned();
     let mut wanted = scale_of(&live);
-    let body = super::super::yaml::decode(&call.request.body)?;
+    let body = if super::super::protobuf::is(&call.request.body) {
+        call.body()?
+    } else {
+        super::super::yaml::decode(&call.request.body)?
+    };
     match verb {
         "update" => wanted = body,
         _ => super::super::patch::merge(&mut wanted, &body),
@@ -98,6 +102,7 @@ fn scale(call: &mut Call<'_>, resource: &Resource, place: &Place, verb: &str) ->
 fn token(call: &mut Call<'_>, resource: &Resource, place: &Place) -> Result<Answer, Refusal> {
     let account = find(call, resource, place)?;
     let mut body = call.body()?;
+    let asked = body.get("spec").cloned();
     let seconds = int(&body, "/spec/expirationSeconds").unwrap_or(3_600);
     let name = object::name(&account).to_owned();
     if seconds < 600 {
@@ -125,8 +130,9 @@ fn token(call: &mut Call<'_>, resource: &Resource, place: &Place) -> Result<Answ
     object::set(
         &mut body,
         &["metadata"],
-        json!({"name": name, "namespace": namespace, "creationTimestamp": object::stamp(call.now)}),
+        json!({"name": name, "namespace": namespace, "uid": object::uid(&account), "creationTimestamp": object::stamp(call.now)}),
     );
+    super::own_fields(call, resource, asked.as_ref(), "token", &mut body);
     object::set(&mut body, &["spec", "audiences"], json!(audiences));
     object::set(&mut body, &["spec", "expirationSeconds"], json!(seconds));
     object::default_to(&mut body, &["spec", "boundObjectRef"], Value::Null);
@@ -191,8 +197,17 @@ fn eviction(call: &mut Call<'_>, resource: &Resource, place: &Place) -> Result<A
 
 fn binding(call: &mut Call<'_>, resource: &Resource, place: &Place) -> Result<Answer, Refusal> {
     let body = call.body()?;
-    find(call, resource, place)?;
+    let pod = find(call, resource, place)?;
     let node = text(&body, "/target/name").to_owned();
+    let assigned = text(&pod, "/spec/nodeName");
+    if !assigned.is_empty() {
+        let name = object::name(&pod);
+        let why = format!("pod {name} is already assigned to node \"{assigned}\"");
+        let mut refusal = Refusal::conflict(resource, name, &why);
+        refusal.message = format!("Operation cannot be fulfilled on pods/binding \"{name}\": {why}");
+        refusal.details = Some(json!({"name": name, "kind": "pods/binding"}));
+        return Err(refusal);
+    }
     call.cluster.change(&key(resource, place), |pod| object::set(pod, &["spec", "nodeName"], json!(node)));
     Ok(Answer::Object(
         201,

@@ -16,6 +16,7 @@ use super::super::schema;
 use super::super::status::{Cause, Refusal};
 use super::super::store::Key;
 use super::super::{defaults, validate};
+use super::checks::{check_kind, check_manager, check_media, check_namespace, may_create};
 use super::read::key;
 use super::{Answer, Call, has_generation, shown};
 
@@ -33,7 +34,7 @@ pub(crate) fn create(call: &mut Call<'_>, resource: &Resource, place: &Place) ->
     check_media(call, &["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"])?;
     check_manager(call, "CreateOptions")?;
     let mut body = call.body()?;
-    check_kind(resource, &mut body)?;
+    check_kind(call, resource, &mut body)?;
     schema::check_unknown(call, resource, &mut body, schema::From::Create)?;
     check_namespace(resource, place, &mut body)?;
     if object::name(&body).is_empty() && !text(&body, "/metadata/generateName").is_empty() {
@@ -71,7 +72,7 @@ pub(crate) fn update(call: &mut Call<'_>, resource: &Resource, place: &Place, su
     check_media(call, &["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"])?;
     check_manager(call, "UpdateOptions")?;
     let mut body = call.body()?;
-    check_kind(resource, &mut body)?;
+    check_kind(call, resource, &mut body)?;
     schema::check_unknown(call, resource, &mut body, schema::From::Create)?;
     check_namespace(resource, place, &mut body)?;
     let name = place.name.clone().unwrap_or_default();
@@ -109,7 +110,8 @@ pub(crate) fn update(call: &mut Call<'_>, resource: &Resource, place: &Place, su
                 "Invalid value: \"\": must be specified for an update".to_owned()
             },
         };
-        return Err(Refusal::invalid(&resource.group, &resource.kind, &name, &[cause]));
+        let kind = if resource.custom { &resource.plural } else { &resource.kind };
+        return Err(Refusal::invalid(&resource.group, kind, &name, &[cause]));
     }
     check_version(resource, &live, &given)?;
     let uid = object::uid(&body);
@@ -155,6 +157,11 @@ pub(crate) fn patch(call: &mut Call<'_>, resource: &Resource, place: &Place, sub
             "application/apply-patch+yaml",
         ]
     };
+    if !supported.contains(&kind.as_str()) && kind != "application/strategic-merge-patch+json" {
+        let mut refusal = Refusal::new(415, Some("UnsupportedMediaType"), "415: Unsupported Media Type");
+        refusal.details = Some(json!({}));
+        return Err(refusal);
+    }
     if !supported.contains(&kind.as_str()) {
         let shown: Vec<&str> = supported.into_iter().filter(|each| !each.ends_with("cbor")).collect();
         return Err(Refusal::new(
@@ -177,10 +184,13 @@ pub(crate) fn patch(call: &mut Call<'_>, resource: &Resource, place: &Place, sub
         _ => patches::strategic(&mut patched, &change, &Walk::root(None, false))?,
     }
     if object::name(&patched) != object::name(&live) {
-        let cause = Cause::invalid("metadata.name", &json!(object::name(&patched)), "field is immutable");
-        return Err(Refusal::invalid(&resource.group, &resource.kind, object::name(&live), &[cause]));
+        return Err(Refusal::bad_request(format!(
+            "the name of the object ({}) does not match the name on the URL ({})",
+            object::name(&patched),
+            object::name(&live)
+        )));
     }
-    check_kind(resource, &mut patched)?;
+    check_kind(call, resource, &mut patched)?;
     schema::check_unknown(call, resource, &mut patched, schema::From::Patch)?;
     let given = text(&patched, "/metadata/resourceVersion").to_owned();
     check_version(resource, &live, &given)?;
@@ -211,7 +221,7 @@ fn apply_patch(call: &mut Call<'_>, resource: &Resource, place: &Place, sub: &st
             text(&body, "/kind")
         )));
     }
-    check_kind(resource, &mut body)?;
+    check_kind(call, resource, &mut body)?;
     let named = object::name(&body);
     if !named.is_empty() && named != name {
         return Err(Refusal::bad_request(format!(
@@ -225,6 +235,8 @@ fn apply_patch(call: &mut Call<'_>, resource: &Resource, place: &Place, sub: &st
         check_version(resource, live, text(&body, "/metadata/resourceVersion"))?;
     } else if !sub.is_empty() {
         return Err(Refusal::not_found(resource, &name));
+    } else {
+        may_create(call, resource, place)?;
     }
     schema::check_unknown(call, resource, &mut body, schema::From::Apply)?;
     if !resource.custom {
@@ -239,7 +251,7 @@ fn apply_patch(call: &mut Call<'_>, resource: &Resource, place: &Place, sub: &st
     }
     let now = object::stamp(call.now);
     let who = Writer { manager: &manager, api_version: &resource.api_version(), subresource: sub, now: &now };
-    let walk = Walk::root(resource.schema.as_deref(), resource.custom);
+    let walk = Walk::root(resource.schema.as_deref(), resource.custom).of_kind(&resource.kind);
     let live_shown = live.as_ref().map(|live| shown(resource, live));
     let applied = apply::apply(live_shown.as_ref(), &body, who, call.request.flag("force"), &walk)?;
     let created = live.is_none();
@@ -288,12 +300,13 @@ pub(crate) fn commit(
     count_generation(resource, live.as_deref(), &mut new, sub);
     let now = object::stamp(call.now);
     let manager = call.manager();
-    let walk = Walk::root(resource.schema.as_deref(), resource.custom);
+    let walk = Walk::root(resource.schema.as_deref(), resource.custom).of_kind(&resource.kind);
     if mode == Mode::Update {
         let who = Writer { manager: &manager, api_version: &resource.api_version(), subresource: sub, now: &now };
         let before = live.as_ref().map(|live| shown(resource, live));
         apply::record_update(before.as_ref(), &mut new, who, &walk);
     }
+    defaults::generate(&resource.group, &resource.plural, &mut new);
     if let Some(live) = &live
         && apply::same(&shown(resource, live), &shown(resource, &new))
     {
@@ -305,6 +318,7 @@ pub(crate) fn commit(
         }
         return Ok((true, Arc::new(new)));
     }
+    storable(&new)?;
     let held = key.is("", "namespaces") && !list(&new, "/spec/finalizers").is_empty();
     if live.is_some()
         && object::deleting(&new)
@@ -312,13 +326,28 @@ pub(crate) fn commit(
         && object::int(&new, "/metadata/deletionGracePeriodSeconds").unwrap_or(0) == 0
         && !held
     {
-        call.cluster.store.put(key.clone(), new);
-        let last = call.cluster.store.delete(&key);
-        return Ok((true, last.unwrap_or_default()));
+        // The write that takes the last finalizer off is the deletion: it is answered under the version from before.
+        call.cluster.store.delete(&key);
+        return Ok((true, Arc::new(new)));
     }
     let stored = call.cluster.store.put(key.clone(), new);
     admission::after(call, resource, &key, live.as_deref(), &stored);
     Ok((true, stored))
+}
+
+/// Most bytes of one message to the storage.
+const MOST_STORED: usize = 2_097_152;
+
+/// What the storage does not take is an error without a reason, however often it is tried.
+fn storable(new: &Value) -> Result<(), Refusal> {
+    let size = serde_json::to_vec(new).map_or(0, |bytes| bytes.len());
+    if size <= MOST_STORED {
+        return Ok(());
+    }
+    let text = format!(
+        "rpc error: code = ResourceExhausted desc = trying to send message larger than max ({size} vs. {MOST_STORED})"
+    );
+    Err(Refusal::new(500, None, text))
 }
 
 fn exists(call: &Call<'_>, resource: &Resource, key: &Key) -> Refusal {
@@ -409,75 +438,4 @@ fn count_generation(resource: &Resource, live: Option<&Value>, new: &mut Value, 
     if changed {
         object::set(new, &["metadata", "generation"], json!(generation + 1));
     }
-}
-
-fn check_kind(resource: &Resource, body: &mut Value) -> Result<(), Refusal> {
-    if !body.is_object() {
-        return Err(Refusal::bad_request(
-            "couldn't get version/kind; json parse error: json: cannot unmarshal into Go value of type struct",
-        ));
-    }
-    let (version, kind) = (text(body, "/apiVersion").to_owned(), text(body, "/kind").to_owned());
-    if version.is_empty() && kind.is_empty() && !resource.custom {
-        object::set(body, &["apiVersion"], json!(resource.api_version()));
-        object::set(body, &["kind"], json!(resource.kind));
-        return Ok(());
-    }
-    let wanted = if version.contains('/') { version.clone() } else { format!("/{version}") };
-    if version.is_empty() || kind.is_empty() {
-        return Err(Refusal::bad_request(format!("Object 'Kind' is missing in '{body}'")));
-    }
-    if version != resource.api_version() || kind != resource.kind {
-        return Err(Refusal::bad_request(format!(
-            "{kind} in version \"{version}\" cannot be handled as a {}: no kind \"{kind}\" is registered for version \"{}\"",
-            resource.kind,
-            wanted.trim_start_matches('/')
-        )));
-    }
-    Ok(())
-}
-
-fn check_namespace(resource: &Resource, place: &Place, body: &mut Value) -> Result<(), Refusal> {
-    if !resource.namespaced {
-        object::remove(body, &["metadata", "namespace"]);
-        return Ok(());
-    }
-    let wanted = place.namespace.clone().unwrap_or_default();
-    let given = object::namespace(body);
-    if !given.is_empty() && given != wanted {
-        return Err(Refusal::bad_request(
-            "the namespace of the provided object does not match the namespace sent on the request",
-        ));
-    }
-    object::set(body, &["metadata", "namespace"], json!(wanted));
-    Ok(())
-}
-
-fn check_manager(call: &Call<'_>, options: &str) -> Result<(), Refusal> {
-    let mut causes = Vec::new();
-    if call.request.query("fieldManager").is_some_and(|manager| manager.len() > 128) {
-        causes.push(Cause::too_long("fieldManager", "may not be more than 128 bytes"));
-    }
-    if let Some(mode) = call.request.query("fieldValidation")
-        && !["", "Ignore", "Warn", "Strict"].contains(&mode)
-    {
-        causes.push(Cause::unsupported("fieldValidation", &json!(mode), &["Ignore", "Strict", "Warn"]));
-    }
-    if causes.is_empty() { Ok(()) } else { Err(Refusal::invalid("meta.k8s.io", options, "", &causes)) }
-}
-
-fn check_media(call: &Call<'_>, accepted: &[&str]) -> Result<(), Refusal> {
-    let kind = call.request.content_type.as_deref().unwrap_or("application/json");
-    let kind = kind.split(';').next().unwrap_or_default().trim();
-    if kind.is_empty() || accepted.contains(&kind) {
-        return Ok(());
-    }
-    Err(Refusal::new(
-        415,
-        Some("UnsupportedMediaType"),
-        format!(
-            "the body of the request was in an unknown format - accepted media types include: {}",
-            accepted.join(", ")
-        ),
-    ))
 }

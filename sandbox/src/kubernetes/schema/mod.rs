@@ -1,6 +1,10 @@
 //! What the schema of a kind says about a body: unknown fields, and for custom resources types, defaults and rules of the structural schema.
 //! Built-in kinds are held against the generated types of `k8s-openapi`: what a round trip loses is unknown.
 
+mod order;
+
+use std::collections::BTreeSet;
+
 use k8s_openapi::api;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -99,7 +103,7 @@ pub(crate) fn check_unknown(
     body: &mut Value,
     from: From,
 ) -> Result<(), Refusal> {
-    let unknown = match &resource.schema {
+    let mut unknown = match &resource.schema {
         Some(schema) => {
             let mut found = Vec::new();
             prune(schema, body, "", true, &mut found);
@@ -111,47 +115,32 @@ pub(crate) fn check_unknown(
             match (builtin_unknown(resource, &tidy), quantities) {
                 (Ok(unknown), _) => unknown,
                 (Err(_), Err(_)) => Vec::new(),
-                (Err(error), Ok(())) => return Err(undecodable(resource, from, &error)),
+                (Err(error), Ok(())) => return Err(undecodable(call, resource, from, &error)),
             }
         }
     };
-    if unknown.is_empty() {
+    let order = order::paths(&call.request.body);
+    let mut seen = BTreeSet::new();
+    let twice: Vec<&String> = order.iter().filter(|path| !seen.insert(*path)).collect();
+    if unknown.is_empty() && (twice.is_empty() || from == From::Apply) {
         return Ok(());
     }
     for path in &unknown {
         drop_path(body, path);
     }
+    unknown.sort_by_key(|path| order.iter().position(|each| each == path));
     if from == From::Apply {
-        let field = unknown.first().map(|path| format!(".{path}")).unwrap_or_default();
-        let name = format!("{}/{}", object::namespace(body), object::name(body));
-        return Err(Refusal::new(
-            500,
-            None,
-            format!(
-                "failed to create typed patch object ({name}; {}, Kind={}): {field}: field not declared in schema",
-                resource.api_version(),
-                resource.kind
-            ),
-        ));
+        return Err(undeclared(resource, body, &unknown));
     }
-    let texts: Vec<String> = unknown.iter().map(|path| format!("unknown field \"{path}\"")).collect();
+    let texts: Vec<String> = unknown
+        .iter()
+        .map(|path| format!("unknown field \"{path}\""))
+        .chain(twice.iter().map(|path| format!("duplicate field \"{path}\"")))
+        .collect();
     match call.request.query("fieldValidation").unwrap_or("Warn") {
         "Ignore" => Ok(()),
         "Strict" if from == From::Patch => {
-            let name = object::name(body).to_owned();
-            let cause = Cause {
-                reason: "FieldValueInvalid",
-                field: "patch".to_owned(),
-                message: format!(
-                    "Invalid value: \"{}\": strict decoding error: {}",
-                    String::from_utf8_lossy(&call.request.body),
-                    texts.join(", ")
-                ),
-            };
-            Err(Refusal::invalid(&resource.group, &resource.kind, &name, &[cause]))
-        }
-        "Strict" if resource.custom => {
-            Err(Refusal::bad_request(format!("strict decoding error: {}", texts.join(", "))))
+            Err(bad_patch(call, &format!("strict decoding error: {}", texts.join(", "))))
         }
         "Strict" => Err(Refusal::bad_request(format!(
             "{} in version \"{}\" cannot be handled as a {}: strict decoding error: {}",
@@ -167,9 +156,41 @@ pub(crate) fn check_unknown(
     }
 }
 
-fn undecodable(resource: &Resource, from: From, error: &str) -> Refusal {
+/// Server-side apply of fields that the kind does not have.
+fn undeclared(resource: &Resource, body: &Value, unknown: &[String]) -> Refusal {
+    let version = if resource.group.is_empty() { format!("/{}", resource.version) } else { resource.api_version() };
+    let lines: Vec<String> = unknown.iter().map(|path| format!(".{path}: field not declared in schema")).collect();
+    let what = match lines.as_slice() {
+        [only] => only.clone(),
+        many => format!("errors:\n{}", many.iter().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")),
+    };
+    Refusal::new(
+        500,
+        None,
+        format!(
+            "failed to create typed patch object (/{}; {version}, Kind={}): {what}",
+            object::name(body),
+            resource.kind
+        ),
+    )
+}
+
+/// A patch whose outcome is no object of the kind: the refusal is about the patch and names no object.
+fn bad_patch(call: &Call<'_>, why: &str) -> Refusal {
+    let cause = Cause {
+        reason: "FieldValueInvalid",
+        field: "patch".to_owned(),
+        message: format!("Invalid value: \"{}\": {why}", String::from_utf8_lossy(&call.request.body)),
+    };
+    Refusal::invalid("", "", "", &[cause])
+}
+
+fn undecodable(call: &Call<'_>, resource: &Resource, from: From, error: &str) -> Refusal {
     if from == From::Apply {
         return Refusal::new(500, None, format!("failed to create typed patch object: {error}"));
+    }
+    if from == From::Patch {
+        return bad_patch(call, error);
     }
     Refusal::bad_request(format!(
         "{} in version \"{}\" cannot be handled as a {}: json: {error}",

@@ -1,5 +1,7 @@
 //! Other shapes of an answer: the Table that kubectl prints, and metadata-only objects.
 
+mod columns;
+
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -63,8 +65,12 @@ pub(crate) fn table(resource: &Resource, body: &Value, include: Option<&str>, no
         }
         columns.push(shown);
     }
-    if resource.columns.is_empty() {
-        columns.push(json!({"name": "Age", "type": if resource.custom { "date" } else { "string" }, "format": "", "description": "CreationTimestamp is a timestamp representing the server time when this object was created. It is not guaranteed to be set in happens-before order across separate operations. Clients may not set this value. It is represented in RFC3339 form and is in UTC.\n\nPopulated by the system. Read-only. Null for lists. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata", "priority": 0}));
+    if !resource.custom {
+        for column in columns::of(resource) {
+            columns.push(json!({"name": column.name, "type": column.kind, "format": "", "description": format!("{} of the {}", column.name, resource.kind), "priority": column.priority}));
+        }
+    } else if resource.columns.is_empty() {
+        columns.push(json!({"name": "Age", "type": "date", "format": "", "description": "CreationTimestamp is a timestamp representing the server time when this object was created. It is not guaranteed to be set in happens-before order across separate operations. Clients may not set this value. It is represented in RFC3339 form and is in UTC.\n\nPopulated by the system. Read-only. Null for lists. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata", "priority": 0}));
     }
     let items: Vec<&Value> =
         body.get("items").and_then(Value::as_array).map_or_else(|| vec![body], |items| items.iter().collect());
@@ -73,7 +79,7 @@ pub(crate) fn table(resource: &Resource, body: &Value, include: Option<&str>, no
         .map(|item| {
             let mut row = json!({"cells": cells(resource, item, now)});
             match include {
-                Some("None") => {}
+                Some("None") => object::set(&mut row, &["object"], Value::Null),
                 Some("Object") => object::set(&mut row, &["object"], super::verbs::shown(resource, item)),
                 _ => object::set(&mut row, &["object"], partial(item)),
             }
@@ -81,7 +87,11 @@ pub(crate) fn table(resource: &Resource, body: &Value, include: Option<&str>, no
         })
         .collect();
     let metadata = if body.get("items").is_some() {
-        body.get("metadata").cloned().unwrap_or_default()
+        let mut metadata = body.get("metadata").cloned().unwrap_or_default();
+        if text(&metadata, "/continue").is_empty() {
+            object::remove(&mut metadata, &["continue"]);
+        }
+        metadata
     } else {
         json!({"resourceVersion": text(body, "/metadata/resourceVersion")})
     };
@@ -90,10 +100,14 @@ pub(crate) fn table(resource: &Resource, body: &Value, include: Option<&str>, no
 
 fn cells(resource: &Resource, item: &Value, now: Timestamp) -> Vec<Value> {
     let mut cells = vec![json!(object::name(item))];
+    if !resource.custom {
+        cells.extend(columns::cells(resource, item, now));
+        return cells;
+    }
     let age = object::time_at(item, "/metadata/creationTimestamp")
         .map_or_else(|| "<unknown>".to_owned(), |since| age(now.duration_since(since).as_secs()));
     if resource.columns.is_empty() {
-        cells.push(if resource.custom { json!(text(item, "/metadata/creationTimestamp")) } else { json!(age) });
+        cells.push(json!(text(item, "/metadata/creationTimestamp")));
         return cells;
     }
     for column in resource.columns.iter() {
