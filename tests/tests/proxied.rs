@@ -59,7 +59,7 @@ fn any_connection_to_aws_may_break() {
         hits += proxy.hits();
         assert_eq!(shape(&world.world(), &name), calm, "{place:?}");
     }
-    println!("{connections} connections to AWS, {hits} spoilt");
+    platflow_report::told(format_args!("{connections} connections to AWS, {hits} spoilt"));
     assert!(hits >= 4, "only {hits} connections were spoilt");
 }
 
@@ -120,7 +120,7 @@ fn any_connection_to_kubernetes_and_vault_may_break() {
         let inits = find(&counters, "vault:POST sys/init").unwrap_or(0);
         assert!((1..=2).contains(&inits), "{spoilt:?}: {inits} inits");
     }
-    println!("{connections} connections to the API server, {hits} spoilt");
+    platflow_report::told(format_args!("{connections} connections to the API server, {hits} spoilt"));
     assert!(hits >= 6, "only {hits} connections were spoilt");
 }
 
