@@ -1,7 +1,5 @@
 //! Giving an environment's name to another uid: only while nobody holds it and nothing is on record for it.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
-
 mod fixture;
 
 use fixture::{environment, finish, new_run, recorded, step, uid};

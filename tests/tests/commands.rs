@@ -61,34 +61,6 @@ fn a_reset_sandbox_is_empty_and_nothing_of_it_is_on_record() {
     assert_eq!(place.world().shape(), shape);
 }
 
-/// Proves that an environment whose state file is lost is taken over by its uid: nothing is made or changed, a plan finds
-/// nothing to do, and the new state file takes everything down.
-#[test]
-fn an_environment_without_its_state_file_is_adopted() {
-    let place = TestEnvironment::new();
-    place.run(&["run", SMALL, "--sandbox", "--speed", "600"]).expect_code(0);
-    let uid = place.run(&["list", "--output", "json"]).json()["runs"][0]["environment_uid"].clone();
-    let (uid, shape) = (uid.as_str().expect("a uid").to_owned(), place.world().shape());
-    let before = place.counters()["mutating"]["total"].clone();
-    // Other state files beside the same world: the sandbox's folder is shared by a link.
-    let beside = |name: &str| {
-        let folder = place.path().join(name);
-        std::fs::create_dir(&folder).expect("a folder");
-        std::os::unix::fs::symlink(place.state().join("sandbox"), folder.join("sandbox")).expect("a link");
-        folder.display().to_string()
-    };
-    let (wrong, other) = (beside("wrong"), beside("other"));
-    let refused = place.run(&["adopt", SMALL, "--from", "a-uid-that-nobody-has", "--sandbox", "--state", &wrong]);
-    assert_eq!(refused.code, 6, "{}", refused.stderr);
-    assert!(refused.stderr.contains(&uid), "it is named whose it is: {}", refused.stderr);
-    assert_eq!(place.world().shape(), shape, "another uid takes nothing over");
-    place.run(&["adopt", SMALL, "--from", &uid, "--sandbox", "--state", &other]).expect_code(0);
-    assert_eq!(place.counters()["mutating"]["total"], before, "taking over changes nothing");
-    place.run(&["plan", SMALL, "--sandbox", "--state", &other]).expect_code(0);
-    place.run(&["destroy", "small", "--confirm", "small", "--state", &other]).expect_code(0);
-    assert_eq!(place.world().shape(), std::collections::BTreeMap::new());
-}
-
 /// Proves that the graph of a runbook is printed in levels, each step after those that it needs.
 #[test]
 fn the_graph_is_printed_in_levels() {

@@ -235,7 +235,7 @@ fn milli(text: &str) -> Option<u128> {
     let (whole, part) = number.split_once('.').unwrap_or((number, ""));
     let whole: u128 = whole.parse().ok()?;
     let part: String = part.chars().chain("000".chars()).take(3).collect();
-    Some(whole.checked_mul(factor)?.checked_add(part.parse::<u128>().ok()?.checked_mul(factor)? / 1_000)?)
+    whole.checked_mul(factor)?.checked_add(part.parse::<u128>().ok()?.checked_mul(factor)? / 1_000)
 }
 
 /// The warning that the namespaces may ask for more than the nodes have. Each counts on the smallest of its pool's types.

@@ -1,7 +1,5 @@
 //! Manifests from an https server with a CA of its own: what is applied, and what is refused with which words.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "the helpers of a test fail by panicking")]
-
 use super::apply::{ApplyKind, ApplySpec};
 use super::clients::{BearerTokens, Clients};
 use super::download::MAX_BYTES;

@@ -24,11 +24,12 @@ from write_models import PATH, documented_filters, written
 TAGS = [{"Key": "a", "Value": "1"}]
 # How each service says that its input is not what its model wants.
 INVALID_INPUT = {
-    "ec2": {"MissingParameter", "InvalidParameterValue"},
+    "ec2": {"MissingParameter", "InvalidParameterValue", "InvalidInstanceType"},
     "eks": {"InvalidParameterException", "BadRequestException"},
     "kms": {"ValidationException"},
     "logs": {"InvalidParameterException"},
     "resourcegroupstaggingapi": {"InvalidParameterException"},
+    "service-quotas": {"IllegalArgumentException"},
 }
 QUERY_INVALID_INPUT = {"ValidationError"}
 
@@ -239,6 +240,9 @@ class Shapes:
         ok("eks", "DescribeClusterVersions")
         ok("eks", "DescribeAddonVersions", addonName="vpc-cni", kubernetesVersion="1.34")
         ok("ec2", "DescribeInstanceTypeOfferings", LocationType="availability-zone-id")
+        ok("ec2", "DescribeInstanceTypes", InstanceTypes=["t3.large", "r6g.large"])
+        for operation in ("GetServiceQuota", "GetAWSDefaultServiceQuota"):
+            ok("service-quotas", operation, ServiceCode="vpc", QuotaCode="L-F678F1CE")
         role = build.role_arn(build.role())
         parameters = {
             "name": "shapes", "version": "1.34", "roleArn": role, "clientRequestToken": "shapes",
