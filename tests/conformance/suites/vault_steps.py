@@ -100,17 +100,21 @@ def heals(report: Report, world: VaultWorld) -> None:
     side.close()
 
 
-def lost_init(report: Report, world: VaultWorld, what: str, lose) -> None:
+def lost_init(report: Report, world: VaultWorld, what: str, lose, tries: int = 3) -> None:
     """The reply of init never comes; the run heals it on exactly the first server's volume, and keeps keys that open it."""
     before = world.claims()
     loss = threading.Thread(target=lose, daemon=True)
     loss.start()
     finished = world.platflow("resume", world.run, check=False)
     loss.join()
+    after = world.claims()
+    if finished.returncode == 0 and before == after and tries > 1:
+        # On a busy machine the loss can come too late: the reply was heard, and there was nothing to heal.
+        world.again()
+        return lost_init(report, world, what, lose, tries - 1)
     report.check(f"{what}: the run ends", 0, finished.returncode)
     if finished.returncode != 0:
         report.fail(what, finished.stderr[-1500:])
-    after = world.claims()
     report.check(f"{what}: the first volume alone was wiped", [False, True, True], [a == b for a, b in zip(before, after)])
     report.check(f"{what}: root token and shares on record", ["vault/root-token", *SHARES], world.secrets())
     world.kubelet.kill("vault-0")
