@@ -13,6 +13,10 @@ use rusqlite::{Connection, params};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+/// As long as they are in a real file.
+const RECORDED_AT: i64 = 1_790_000_000_000_000;
+const SUM: [u8; 8] = [7; 8];
+
 /// Measures the floor of a load.
 pub(crate) async fn measured(place: &Path, load: Load) -> Result<Figures, Failure> {
     let (model, floor) = (place.join("model"), place.join("floor"));
@@ -71,38 +75,41 @@ fn write(connection: &Connection, batches: &[Batch], together: usize) -> Result<
 /// Writes one batch after `sequence`; returns the new last one.
 fn rows(connection: &Connection, batch: &Batch, mut sequence: i64) -> Result<i64, Failure> {
     let hash = [7_u8; 32];
+    let last = sequence + i64::try_from(batch.events.len()).unwrap_or(i64::MAX);
     for event in &batch.events {
         sequence += 1;
         connection
-            .prepare_cached("INSERT INTO events (run, sequence, kind, step, payload, recorded_at, hash) VALUES (1, ?1, ?2, ?3, ?4, 0, ?5)")?
-            .execute(params![sequence, event.kind, event.step.as_ref().map(|step| step.as_str()), event.payload, hash])?;
+            .prepare_cached("INSERT INTO events (id, kind, step, payload, recorded_at, hash) VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
+            .execute(params![
+                (1_i64 << 32) | sequence,
+                event.kind,
+                event.step.as_ref().map(|step| step.as_str()),
+                event.payload,
+                RECORDED_AT,
+                (sequence == last).then_some(hash),
+            ])?;
     }
     connection
         .prepare_cached("UPDATE runs SET head = ?1, head_hash = ?2 WHERE number = 1")?
         .execute(params![sequence, hash])?;
     for row in &batch.steps {
+        let place = |event: Option<u64>| event.and_then(|event| i64::try_from(event).ok());
         connection
             .prepare_cached(
-                "INSERT INTO step_states (run, step, state, payload) VALUES (1, ?1, ?2, ?3)
-                 ON CONFLICT (run, step) DO UPDATE SET state = excluded.state, payload = excluded.payload",
+                "INSERT INTO step_states (run, step, state, intent, outcome, payload, sum) VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6)
+                 ON CONFLICT (run, step) DO UPDATE SET state = excluded.state, intent = excluded.intent,
+                     outcome = excluded.outcome, payload = excluded.payload, sum = excluded.sum",
             )?
-            .execute(params![row.step.as_str(), row.state, row.payload])?;
+            .execute(params![row.step.as_str(), row.state, place(row.intent), place(row.outcome), row.payload, SUM])?;
     }
     for change in &batch.record {
-        let RecordChange::Put(record) = change else { continue };
+        let RecordChange::Own { step } = change else { continue };
         connection
             .prepare_cached(
-                "INSERT INTO recorded_steps (environment, step, kind, settled, run, body) VALUES ('bench-0', ?1, ?2, ?3, ?4, ?5)
-                 ON CONFLICT (environment, step) DO UPDATE SET kind = excluded.kind, settled = excluded.settled,
-                     run = excluded.run, body = excluded.body",
+                "INSERT INTO recorded_steps (environment, step, run, body, sum) VALUES ('bench-0', ?1, 'bench-0', NULL, ?2)
+                 ON CONFLICT (environment, step) DO UPDATE SET run = excluded.run, body = excluded.body, sum = excluded.sum",
             )?
-            .execute(params![
-                record.step.as_str(),
-                record.kind.as_str(),
-                record.settled,
-                record.run.as_str(),
-                serde_json::to_vec(record)?
-            ])?;
+            .execute(params![step.as_str(), SUM])?;
     }
     Ok(sequence)
 }

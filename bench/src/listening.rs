@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use platflow_engine::journal::{
-    Batch, EnvironmentRow, Journal, JournalError, Lease, LoadedRun, NewRun, Owner, RecordedStep, RunSummary, Sequence,
+    Batch, EnvironmentRow, Journal, JournalError, Lease, LoadedRun, NewRun, Owner, RecordRow, RunSummary, Sequence,
     StoredEvent,
 };
 use platflow_engine::name::{EnvironmentName, EnvironmentUid, RunId, StepName};
@@ -80,8 +80,12 @@ impl Journal for Listening {
         self.store.environment(name).await
     }
 
-    async fn record(&self, environment: &EnvironmentUid) -> Result<Vec<RecordedStep>, JournalError> {
-        self.store.record(environment).await
+    async fn record_rows(
+        &self,
+        environment: &EnvironmentUid,
+        except: Option<&RunId>,
+    ) -> Result<Vec<RecordRow>, JournalError> {
+        self.store.record_rows(environment, except).await
     }
 
     async fn generations(&self, environment: &EnvironmentUid) -> Result<Vec<(StepName, u32)>, JournalError> {

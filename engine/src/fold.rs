@@ -4,13 +4,19 @@
 
 use crate::event::{Direction, Event};
 use crate::graph::{Graph, GraphError, StepIndex};
-use crate::journal::{EncodedEvent, LoadedRun, Sequence, StepRow, StoredEvent};
+use crate::journal::{LoadedRun, Sequence, StepRow, StoredEvent};
 use crate::name::{RunId, StepName};
 use crate::plan::{OutputLookup, Plan};
-use crate::state::{Phase, RunState, StepState};
+use crate::state::{Phase, RunState, StepState, Story};
 use crate::transition::{self, IllegalEvent};
 use serde_json::Value;
 use std::sync::Arc;
+
+pub use record::{record_of, recorded};
+pub use stored::{decode, encode};
+
+mod record;
+mod stored;
 
 /// Why events or rows do not add up to a run.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +38,14 @@ pub enum FoldError {
         /// Why.
         #[source]
         source: serde_json::Error,
+    },
+    /// A row that does not agree with itself, or with the events that it names.
+    #[error("the row of step {step} says {said}")]
+    Contradiction {
+        /// The step.
+        step: StepName,
+        /// What it says, against what.
+        said: String,
     },
     /// A journal without a first event.
     #[error("the journal is empty")]
@@ -91,7 +105,7 @@ impl Run {
         } else if let Some(name) = event.step() {
             let index = self.graph.find(name).ok_or_else(|| FoldError::UnknownStep(name.clone()))?;
             if let Some(step) = self.steps.get_mut(index as usize) {
-                transition::step(name, step, event)?;
+                transition::step(name, step, event, self.head + 1)?;
             }
             Changed::Step(index)
         } else {
@@ -121,10 +135,9 @@ impl Run {
         let state: RunState = serde_json::from_slice(&loaded.run_payload)
             .map_err(|source| FoldError::Malformed { what: "the folded state of the run".to_owned(), source })?;
         let mut steps = vec![StepState::default(); graph.len()];
-        for (name, payload) in loaded.steps {
-            let index = graph.find(&name).ok_or_else(|| FoldError::UnknownStep(name.clone()))?;
-            let step = serde_json::from_slice(&payload)
-                .map_err(|source| FoldError::Malformed { what: format!("the folded state of step {name}"), source })?;
+        for row in &loaded.steps {
+            let index = graph.find(&row.step).ok_or_else(|| FoldError::UnknownStep(row.step.clone()))?;
+            let step = stored::state(row)?;
             if let Some(slot) = steps.get_mut(index as usize) {
                 *slot = step;
             }
@@ -173,9 +186,18 @@ impl Run {
     /// Only if its state cannot be written as JSON.
     pub fn row(&self, index: StepIndex) -> Result<Option<StepRow>, FoldError> {
         let (Some(step), Some(state)) = (self.graph.step(index), self.at(index)) else { return Ok(None) };
-        let payload = serde_json::to_vec(state)
-            .map_err(|source| FoldError::Malformed { what: format!("the state of step {}", step.name), source })?;
-        Ok(Some(StepRow { step: step.name.clone(), state: state.phase.name(), payload }))
+        let payload = match state.grounds.story {
+            Story::Untold | Story::Plain => None,
+            Story::Told => Some(stored::remainder(&step.name, state)?),
+        };
+        let place = |sequence: Sequence| (sequence > 0).then_some(sequence);
+        Ok(Some(StepRow {
+            step: step.name.clone(),
+            state: state.phase.name(),
+            intent: place(state.grounds.intent),
+            outcome: place(state.grounds.outcome),
+            payload,
+        }))
     }
 
     /// The run-level row for the store.
@@ -196,23 +218,4 @@ impl OutputLookup for Run {
     fn skipped(&self, step: &StepName) -> bool {
         self.step(step).is_some_and(|state| matches!(state.phase, Phase::Skipped { .. }))
     }
-}
-
-/// Reads an event back.
-///
-/// # Errors
-/// When it is not an event of this version.
-pub fn decode(stored: &StoredEvent) -> Result<Event, FoldError> {
-    serde_json::from_slice(&stored.payload)
-        .map_err(|source| FoldError::Malformed { what: format!("event {}", stored.sequence), source })
-}
-
-/// Writes an event for the store.
-///
-/// # Errors
-/// Only if it cannot be written as JSON.
-pub fn encode(event: &Event) -> Result<EncodedEvent, FoldError> {
-    let payload = serde_json::to_vec(event)
-        .map_err(|source| FoldError::Malformed { what: format!("a new event {}", event.kind()), source })?;
-    Ok(EncodedEvent { kind: event.kind(), step: event.step().cloned(), payload })
 }

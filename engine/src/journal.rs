@@ -3,8 +3,9 @@
 //! The store keeps sequence, kind and payload and interprets nothing: every row it writes beside the events is made by
 //! the engine and handed over in the same [`Batch`]. Implementations: `state` (SQLite) and `memory` (tests, rehearsal).
 
+use crate::fold;
 use crate::name::{EnvironmentName, EnvironmentUid, KindName, RunId, StepName, WorkflowName};
-use crate::plan::Plan;
+use crate::plan::{Plan, PlannedStep};
 use crate::step::UndoPlan;
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -109,19 +110,24 @@ pub struct EncodedEvent {
     pub kind: &'static str,
     /// The step it is about.
     pub step: Option<StepName>,
-    /// JSON.
+    /// JSON, without kind and step.
     pub payload: Vec<u8>,
 }
 
-/// The cached fold of one step: written in the same transaction as the events that changed it.
+/// The cached fold of one step: written in the same transaction as the events that changed it. What an event of the run
+/// tells is not told again: the row says which one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StepRow {
     /// The step.
     pub step: StepName,
     /// Name of its state, for lists (`pending`, `intended`, …).
     pub state: &'static str,
-    /// The folded state as JSON.
-    pub payload: Vec<u8>,
+    /// The event that its spec comes from, if any does.
+    pub intent: Option<Sequence>,
+    /// The event that its outputs come from, if any does.
+    pub outcome: Option<Sequence>,
+    /// The rest of the folded state as JSON; nothing where it follows from these two events.
+    pub payload: Option<Vec<u8>>,
 }
 
 /// The environment's record of one step: what exists because of platflow, across runs.
@@ -158,6 +164,11 @@ pub struct RecordedStep {
 /// A change to the environment's record.
 #[derive(Debug, Clone, PartialEq)]
 pub enum RecordChange {
+    /// From now on the folded state of the step in this run is its record.
+    Own {
+        /// The step.
+        step: StepName,
+    },
     /// Insert or replace.
     Put(Box<RecordedStep>),
     /// Proven gone; only its generation is remembered (tokens of a dead resource must not come back).
@@ -200,7 +211,9 @@ pub struct StoredEvent {
     pub sequence: Sequence,
     /// Kind as stored.
     pub kind: String,
-    /// JSON.
+    /// The step it is about.
+    pub step: Option<StepName>,
+    /// JSON, without kind and step; whole in journals of earlier versions.
     pub payload: Vec<u8>,
     /// Real time at which it was committed.
     pub recorded_at: Timestamp,
@@ -242,8 +255,39 @@ pub struct LoadedRun {
     pub plan_digest: String,
     /// Folded run-level state as written with the last batch.
     pub run_payload: Vec<u8>,
-    /// Cached fold of every step that has left `pending`.
-    pub steps: Vec<(StepName, Vec<u8>)>,
+    /// Cached fold of every step that has left `pending`, by step.
+    pub steps: Vec<LoadedStep>,
+}
+
+/// The row of a step read back, with the events that it names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoadedStep {
+    /// The step.
+    pub step: StepName,
+    /// Name of its state.
+    pub state: String,
+    /// The event that its spec comes from.
+    pub intent: Option<StoredEvent>,
+    /// The event that its outputs come from.
+    pub outcome: Option<StoredEvent>,
+    /// The rest of the folded state.
+    pub payload: Option<Vec<u8>>,
+}
+
+/// A row of the environment's record.
+#[derive(Debug, Clone, PartialEq)]
+pub enum RecordRow {
+    /// Written out.
+    Explicit(Box<RecordedStep>),
+    /// The folded state of a step in a run.
+    Own {
+        /// The run.
+        run: RunId,
+        /// The step as that run's plan has it.
+        planned: Box<PlannedStep>,
+        /// Its row.
+        row: Box<LoadedStep>,
+    },
 }
 
 /// An environment on record.
@@ -419,23 +463,34 @@ pub trait Journal: Send + Sync + 'static {
     /// Storage.
     async fn environment(&self, name: &EnvironmentName) -> Result<Option<EnvironmentRow>, JournalError>;
 
+    /// The rows of the environment's record, by step; without those that the run `except` wrote, if one is named.
+    ///
+    /// # Errors
+    /// Damaged, storage.
+    async fn record_rows(
+        &self,
+        environment: &EnvironmentUid,
+        except: Option<&RunId>,
+    ) -> Result<Vec<RecordRow>, JournalError>;
+
     /// The environment's record, by step.
     ///
     /// # Errors
-    /// Storage.
-    async fn record(&self, environment: &EnvironmentUid) -> Result<Vec<RecordedStep>, JournalError>;
+    /// Damaged, storage.
+    async fn record(&self, environment: &EnvironmentUid) -> Result<Vec<RecordedStep>, JournalError> {
+        self.record_rows(environment, None).await?.into_iter().map(fold::recorded).collect()
+    }
 
     /// The same without what one run wrote: what was there before it, as far as it has not changed it.
     ///
     /// # Errors
-    /// Storage.
+    /// Damaged, storage.
     async fn record_of_others(
         &self,
         environment: &EnvironmentUid,
         run: &RunId,
     ) -> Result<Vec<RecordedStep>, JournalError> {
-        let record = self.record(environment).await?;
-        Ok(record.into_iter().filter(|row| row.run != *run).collect())
+        self.record_rows(environment, Some(run)).await?.into_iter().map(fold::recorded).collect()
     }
 
     /// Generations of steps that are gone, by step.

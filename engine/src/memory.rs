@@ -10,7 +10,7 @@ use crate::drive::batch::Builder;
 use crate::event::Event;
 use crate::fold::{self, Run};
 use crate::journal::{
-    Batch, EnvironmentRow, Journal, JournalError, Lease, LoadedRun, NewRun, Owner, RecordedStep, RunSummary, Sequence,
+    Batch, EnvironmentRow, Journal, JournalError, Lease, LoadedRun, NewRun, Owner, RecordRow, RunSummary, Sequence,
     StoredEvent,
 };
 use crate::name::{EnvironmentName, EnvironmentUid, RunId, StepName};
@@ -140,6 +140,7 @@ fn prefix(id: &RunId, stored: &Stored, batch: &Batch, count: usize, clock: &dyn 
         let event = StoredEvent {
             sequence: run.head + 1,
             kind: event.kind.to_owned(),
+            step: event.step.clone(),
             payload: event.payload.clone(),
             recorded_at: clock.now(),
         };
@@ -263,11 +264,14 @@ impl Journal for MemoryJournal {
         Ok(tables.environments.get(name).cloned())
     }
 
-    async fn record(&self, environment: &EnvironmentUid) -> Result<Vec<RecordedStep>, JournalError> {
+    async fn record_rows(
+        &self,
+        environment: &EnvironmentUid,
+        except: Option<&RunId>,
+    ) -> Result<Vec<RecordRow>, JournalError> {
         let tables = self.tables();
         tables.alive("read")?;
-        let rows = tables.record.iter().filter(|((uid, _), _)| uid == environment);
-        Ok(rows.map(|(_, row)| row.clone()).collect())
+        tables.record_rows(environment, except)
     }
 
     async fn generations(&self, environment: &EnvironmentUid) -> Result<Vec<(StepName, u32)>, JournalError> {

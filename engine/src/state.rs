@@ -4,7 +4,7 @@
 
 use crate::event::{Direction, Effect, Ending, Finding, Notes, ParkReason, Prior};
 use crate::failure::{Residue, StepError};
-use crate::journal::RunStatus;
+use crate::journal::{RunStatus, Sequence};
 use crate::name::{EnvironmentName, EnvironmentUid};
 use crate::plan::OnFailure;
 use crate::survey::ResidueCertificate;
@@ -129,6 +129,64 @@ fn zero(count: &u32) -> bool {
     *count == 0
 }
 
+/// Where the larger parts of a step's state are written: they are not written twice. Where something stands is not what
+/// it is, so any two of these are equal.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Grounds {
+    /// The event that its spec and the record before this run come from; 0 if it has none.
+    pub intent: Sequence,
+    /// The event that its outputs come from; 0 if it has none.
+    pub outcome: Sequence,
+    /// How much more than these two events there is to tell.
+    pub story: Story,
+}
+
+impl PartialEq for Grounds {
+    fn eq(&self, _other: &Self) -> bool {
+        true
+    }
+}
+
+/// Whether a step's state follows from two events alone: that of most steps of most runs does.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Story {
+    /// Nothing happened.
+    #[default]
+    Untold,
+    /// It was intended once, and then perhaps verified at once.
+    Plain,
+    /// More than that: the state has to be written out.
+    Told,
+}
+
+/// What the environment's record of a step is made of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnRecord {
+    /// Nothing of this run: what earlier runs left on record stands, if anything does.
+    #[default]
+    No,
+    /// Its state in this run, between an intent and its outcome.
+    Unsettled,
+    /// Its state in this run, verified.
+    Settled,
+    /// What was on record before this run, put back.
+    Restored,
+}
+
+impl OnRecord {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]
+    fn is_no(&self) -> bool {
+        *self == Self::No
+    }
+
+    /// True when the record of the step is read from its state in this run.
+    #[must_use]
+    pub fn is_own(self) -> bool {
+        matches!(self, Self::Unsettled | Self::Settled)
+    }
+}
+
 /// A step as the events made it. Most of it is empty most of the time, and is not written then.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct StepState {
@@ -182,6 +240,12 @@ pub struct StepState {
     /// It exists because earlier runs made it (a destroy run).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub recorded: bool,
+    /// What the environment's record of it is made of.
+    #[serde(default, skip_serializing_if = "OnRecord::is_no")]
+    pub on_record: OnRecord,
+    /// Where spec, prior and outputs are written.
+    #[serde(skip)]
+    pub grounds: Grounds,
 }
 
 impl StepState {

@@ -4,8 +4,9 @@
 //! reach the journal.
 
 use crate::event::{Direction, Effect, Ending, Event, Finding};
+use crate::journal::Sequence;
 use crate::name::StepName;
-use crate::state::{Phase, RunState, StepState, UndoMeaning};
+use crate::state::{OnRecord, Phase, RunState, StepState, Story, UndoMeaning};
 use crate::survey::ResidueCertificate;
 use jiff::Timestamp;
 
@@ -179,6 +180,7 @@ pub fn owner_changed(state: &mut StepState, at: Timestamp) -> bool {
     state.uncertain = true;
     state.changed_at = Some(at);
     state.phase = next;
+    state.grounds.story = Story::Told;
     true
 }
 
@@ -222,6 +224,7 @@ pub fn turned_forward(state: &mut StepState) -> bool {
     state.undo_attempt = 0;
     state.failing_since = None;
     state.failures = 0;
+    state.grounds.story = Story::Told;
     true
 }
 
@@ -247,11 +250,11 @@ fn may_be_undone(phase: &Phase) -> bool {
     )
 }
 
-/// Applies a step event.
+/// Applies a step event, which stands at `sequence` in the journal.
 ///
 /// # Errors
 /// [`IllegalEvent`].
-pub fn step(name: &StepName, state: &mut StepState, event: &Event) -> Result<(), IllegalEvent> {
+pub fn step(name: &StepName, state: &mut StepState, event: &Event, sequence: Sequence) -> Result<(), IllegalEvent> {
     let fine = match event {
         Event::StepRecorded { .. } => matches!(state.phase, Phase::Pending),
         Event::StepIntended { .. } => {
@@ -280,8 +283,57 @@ pub fn step(name: &StepName, state: &mut StepState, event: &Event) -> Result<(),
     if !fine {
         return Err(illegal(event, name.as_str(), state.phase.name()));
     }
+    let story = story(state, event);
     advance(state, event);
+    ground(state, event, sequence);
+    state.grounds.story = story;
+    state.on_record = on_record(state, event);
     Ok(())
+}
+
+/// How much there is to tell once the event is folded in.
+fn story(state: &StepState, event: &Event) -> Story {
+    match (state.grounds.story, &state.phase, event) {
+        (Story::Untold, Phase::Pending, Event::StepIntended { .. })
+        | (Story::Plain, Phase::Intended, Event::StepVerified { .. }) => Story::Plain,
+        // The state is made anew, with more to it than an untold one has.
+        _ => Story::Told,
+    }
+}
+
+/// Takes note of where the larger parts of the state are written.
+fn ground(state: &mut StepState, event: &Event, sequence: Sequence) {
+    match event {
+        Event::StepIntended { .. } => state.grounds.intent = sequence,
+        Event::StepApplied { .. } | Event::StepVerified { .. } => state.grounds.outcome = sequence,
+        Event::StepRecorded { .. } => {
+            state.grounds.intent = sequence;
+            state.grounds.outcome = sequence;
+        }
+        _ => {}
+    }
+}
+
+/// What the record of the step is made of, now that the event is folded in.
+fn on_record(state: &StepState, event: &Event) -> OnRecord {
+    match event {
+        Event::StepIntended { .. } | Event::StepNoted { .. } | Event::StepFound { .. } => OnRecord::Unsettled,
+        Event::StepVerified { .. } => OnRecord::Settled,
+        Event::StepForgotten { .. } => OnRecord::No,
+        Event::StepUndone { .. } => match (state.undo_meaning(), &state.prior) {
+            (UndoMeaning::Remove, _) => OnRecord::No,
+            (UndoMeaning::Restore | UndoMeaning::Keep, Some(_)) => OnRecord::Restored,
+            (UndoMeaning::Restore | UndoMeaning::Keep, None) => state.on_record,
+        },
+        // Nothing was done to it: the record goes back to what it said, also where it said nothing. What was made or
+        // changed and is kept stays as it is.
+        Event::StepKept { .. } => match &state.prior {
+            Some(_) if state.finding.is_none() => OnRecord::Restored,
+            None if state.effect == Some(Effect::Unchanged) => OnRecord::No,
+            _ => state.on_record,
+        },
+        _ => state.on_record,
+    }
 }
 
 fn advance(state: &mut StepState, event: &Event) {

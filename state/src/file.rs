@@ -15,8 +15,14 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// Forward-only; a file's `user_version` is the number of those it has seen.
-const MIGRATIONS: &[&str] =
-    &[include_str!("migrations/0001_initial.sql"), include_str!("migrations/0002_residue_and_forgetting.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("migrations/0001_initial.sql"),
+    include_str!("migrations/0002_residue_and_forgetting.sql"),
+    include_str!("migrations/0003_told_once.sql"),
+];
+
+/// How a file of an earlier schema is read without being changed: in the shape of today's tables.
+const AS_TODAY: &[(u32, &str)] = &[(3, include_str!("migrations/as_3.sql"))];
 
 /// "pfl1": marks the file as ours, so that another application's database is never written into.
 const APPLICATION_ID: i64 = 0x7066_6c31;
@@ -92,6 +98,10 @@ pub(crate) fn open_reader(path: &Path, settings: &StoreSettings) -> Result<Conne
         return Err(JournalError::Damaged(format!("{} holds no platflow state", path.display())));
     }
     check_application(&connection)?;
+    connection.pragma_update(None, "temp_store", "MEMORY").map_err(sqlite("opened"))?;
+    for (_, views) in AS_TODAY.iter().filter(|(schema, _)| found < *schema) {
+        connection.execute_batch(views).map_err(sqlite("opened"))?;
+    }
     connection.pragma_update(None, "query_only", true).map_err(sqlite("opened"))?;
     Ok(connection)
 }

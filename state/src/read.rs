@@ -1,15 +1,23 @@
 //! Queries: runs, events with their chain, environments and their record. Plain functions over a connection's snapshot.
 
-use crate::chain::{self, Hash, Link};
+use crate::chain::{self, Hash};
 use crate::failure::{sqlite, storage};
 use crate::lease::{Liveness, LockFolder, Ownership};
 use crate::seal;
 use jiff::Timestamp;
 use platflow_engine::journal::{
-    EnvironmentRow, JournalError, LoadedRun, RecordedStep, RunStatus, RunSummary, Sequence, StoredEvent,
+    EnvironmentRow, JournalError, LoadedRun, RunStatus, RunSummary, Sequence, StoredEvent,
 };
 use platflow_engine::name::{EnvironmentName, EnvironmentUid, InvalidName, RunId, StepName, WorkflowName};
-use rusqlite::{Connection, OptionalExtension, Params, Row, params};
+use platflow_engine::plan::Plan;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+mod journaled;
+mod record;
+mod steps;
+
+use journaled::Journaled;
+pub(crate) use record::record;
 
 fn damaged(text: impl Into<String>) -> JournalError {
     JournalError::Damaged(text.into())
@@ -142,163 +150,25 @@ pub(crate) fn load(connection: &Connection, locks: &LockFolder, run: &RunId) -> 
     let summary = found.ok_or_else(|| not_found(run))?.finish(locks)?;
     let journal = Journaled::of(connection, run)?;
     journal.check_tail(connection)?;
-    let (body, sha256): (Vec<u8>, Hash) = connection
-        .query_row("SELECT body, sha256 FROM plans WHERE run = ?1", [journal.number], |row| {
-            Ok((row.get(0)?, row.get(1)?))
-        })
-        .map_err(&failed)?;
-    if chain::digest(&body) != sha256 {
-        return Err(damaged(format!("the plan of run {run} was altered")));
-    }
-    let plan = serde_json::from_slice(&body)
-        .map_err(|error| damaged(format!("the plan of run {run} cannot be read ({error})")))?;
+    let plan = plan(connection, run, journal.number)?;
     let run_payload: Vec<u8> = connection
         .query_row("SELECT payload FROM run_states WHERE run = ?1", [journal.number], |row| row.get(0))
         .map_err(&failed)?;
     let run_payload = seal::open(&[run.as_str()], run_payload)?;
-    let steps = connection
-        .prepare_cached("SELECT step, payload FROM step_states WHERE run = ?1 ORDER BY step")
-        .and_then(|mut statement| {
-            statement
-                .query_map([journal.number], |row| Ok((row.get::<_, String>(0)?, row.get(1)?)))?
-                .collect::<Result<Vec<(String, Vec<u8>)>, _>>()
-        })
-        .map_err(&failed)?;
-    let steps = steps
-        .into_iter()
-        .map(|(step, payload)| {
-            let payload = seal::open(&[run.as_str(), &step], payload)?;
-            Ok((name(&step, StepName::new)?, payload))
-        })
-        .collect::<Result<_, JournalError>>()?;
+    let steps = steps::all(connection, run, journal.number)?;
     Ok(LoadedRun { summary, plan, plan_digest: journal.plan_digest, run_payload, steps })
 }
 
-/// The end of a run's journal as its row has it, and what its chain starts from.
-struct Journaled<'a> {
-    run: &'a RunId,
-    number: i64,
-    head: i64,
-    head_hash: Hash,
-    plan_digest: String,
-    genesis: Hash,
-}
-
-impl<'a> Journaled<'a> {
-    fn of(connection: &Connection, run: &'a RunId) -> Result<Self, JournalError> {
-        let found: Option<(i64, i64, Hash, String, Hash)> = connection
-            .prepare_cached(
-                "SELECT r.number, r.head, r.head_hash, p.digest, p.sha256
-                 FROM runs r JOIN plans p ON p.run = r.number WHERE r.id = ?1",
-            )
-            .and_then(|mut statement| {
-                statement
-                    .query_row([run.as_str()], |row| {
-                        Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?))
-                    })
-                    .optional()
-            })
-            .map_err(sqlite("read"))?;
-        let (number, head, head_hash, plan_digest, plan_sha256) = found.ok_or_else(|| not_found(run))?;
-        let genesis = chain::genesis(run.as_str(), &plan_digest, &plan_sha256);
-        Ok(Self { run, number, head, head_hash, plan_digest, genesis })
+/// The plan that a run is pinned to, as it was written.
+fn plan(connection: &Connection, run: &RunId, number: i64) -> Result<Plan, JournalError> {
+    let (body, sha256): (Vec<u8>, Hash) = connection
+        .prepare_cached("SELECT body, sha256 FROM plans WHERE run = ?1")
+        .and_then(|mut statement| statement.query_row([number], |row| Ok((row.get(0)?, row.get(1)?))))
+        .map_err(sqlite("read"))?;
+    if chain::digest(&body) != sha256 {
+        return Err(damaged(format!("the plan of run {run} was altered")));
     }
-
-    /// The hash of one event as stored; of the genesis for sequence 0.
-    fn stored_hash(&self, connection: &Connection, sequence: i64) -> Result<Option<Hash>, JournalError> {
-        if sequence == 0 {
-            return Ok(Some(self.genesis));
-        }
-        connection
-            .prepare_cached("SELECT hash FROM events WHERE run = ?1 AND sequence = ?2")
-            .and_then(|mut statement| statement.query_row(params![self.number, sequence], |row| row.get(0)).optional())
-            .map_err(sqlite("read"))
-    }
-
-    /// The run's head must be the last event, with the hash that the last append wrote.
-    fn check_tail(&self, connection: &Connection) -> Result<(), JournalError> {
-        let last: i64 = connection
-            .prepare_cached("SELECT coalesce(max(sequence), 0) FROM events WHERE run = ?1")
-            .and_then(|mut statement| statement.query_row([self.number], |row| row.get(0)))
-            .map_err(sqlite("read"))?;
-        if last != self.head {
-            return Err(damaged(format!(
-                "the journal of run {} ends at event {last}, its head says {}",
-                self.run, self.head
-            )));
-        }
-        match self.stored_hash(connection, last)? {
-            Some(hash) if hash == self.head_hash => {
-                // The last link is recomputed: an altered last event is seen without reading the whole chain.
-                self.chain_from(connection, (last - 1).max(0), 1).map(|_| ())
-            }
-            _ => Err(damaged(format!(
-                "event {last} of run {} does not fit the run's head: the hash chain is broken",
-                self.run
-            ))),
-        }
-    }
-
-    /// Reads and checks events after `after`.
-    fn chain_from(&self, connection: &Connection, after: i64, limit: usize) -> Result<Vec<StoredEvent>, JournalError> {
-        let failed = sqlite("read");
-        if after >= self.head {
-            return Ok(Vec::new());
-        }
-        let Some(mut hash) = self.stored_hash(connection, after)? else {
-            return Err(damaged(format!("event {after} of run {} is missing", self.run)));
-        };
-        let mut statement = connection
-            .prepare_cached(
-                "SELECT sequence, kind, step, payload, recorded_at, hash FROM events
-                 WHERE run = ?1 AND sequence > ?2 ORDER BY sequence LIMIT ?3",
-            )
-            .map_err(&failed)?;
-        let mut rows =
-            statement.query(params![self.number, after, i64::try_from(limit).unwrap_or(i64::MAX)]).map_err(&failed)?;
-        let mut events = Vec::new();
-        let mut expected = after;
-        while let Some(row) = rows.next().map_err(&failed)? {
-            expected += 1;
-            let (event, stored) = self.link(row, expected, &hash)?;
-            hash = stored;
-            events.push(event);
-        }
-        if expected > self.head || (events.len() < limit && expected != self.head) {
-            return Err(damaged(format!(
-                "event {} of run {} is missing, the head says {}",
-                expected + 1,
-                self.run,
-                self.head
-            )));
-        }
-        if expected == self.head && hash != self.head_hash {
-            return Err(damaged(format!(
-                "event {expected} of run {} does not fit the run's head: the hash chain is broken",
-                self.run
-            )));
-        }
-        Ok(events)
-    }
-
-    fn link(&self, row: &Row<'_>, expected: i64, before: &Hash) -> Result<(StoredEvent, Hash), JournalError> {
-        let failed = sqlite("read");
-        let found: i64 = row.get(0).map_err(&failed)?;
-        if found != expected {
-            return Err(damaged(format!("event {expected} of run {} is missing, {found} follows", self.run)));
-        }
-        let kind: String = row.get(1).map_err(&failed)?;
-        let step: Option<String> = row.get(2).map_err(&failed)?;
-        let payload: Vec<u8> = row.get(3).map_err(&failed)?;
-        let recorded_at: i64 = row.get(4).map_err(&failed)?;
-        let stored: Hash = row.get(5).map_err(&failed)?;
-        let link = Link { sequence: found, kind: &kind, step: step.as_deref(), payload: &payload, recorded_at };
-        if chain::next(before, &link) != stored {
-            return Err(damaged(format!("event {expected} of run {} was altered: the hash chain is broken", self.run)));
-        }
-        let event = StoredEvent { sequence: sequence(found)?, kind, payload, recorded_at: timestamp(recorded_at)? };
-        Ok((event, stored))
-    }
+    serde_json::from_slice(&body).map_err(|error| damaged(format!("the plan of run {run} cannot be read ({error})")))
 }
 
 /// Events after `after`, checked against gaps and the chain.
@@ -362,45 +232,6 @@ pub(crate) fn environment(
         held_by: held_by.map(|run| name(&run, RunId::new)).transpose()?,
         created_at: timestamp(created_at)?,
     }))
-}
-
-/// The environment's record, by step.
-pub(crate) fn record(connection: &Connection, uid: &EnvironmentUid) -> Result<Vec<RecordedStep>, JournalError> {
-    let sql = "SELECT step, body FROM recorded_steps WHERE environment = ?1 ORDER BY step";
-    recorded(connection, uid, sql, params![uid.as_str()])
-}
-
-/// The same without what one run wrote, which may be all of a large record.
-pub(crate) fn record_of_others(
-    connection: &Connection,
-    uid: &EnvironmentUid,
-    run: &RunId,
-) -> Result<Vec<RecordedStep>, JournalError> {
-    let sql = "SELECT step, body FROM recorded_steps WHERE environment = ?1 AND run <> ?2 ORDER BY step";
-    recorded(connection, uid, sql, params![uid.as_str(), run.as_str()])
-}
-
-fn recorded(
-    connection: &Connection,
-    uid: &EnvironmentUid,
-    sql: &str,
-    wanted: impl Params,
-) -> Result<Vec<RecordedStep>, JournalError> {
-    let bodies = connection
-        .prepare_cached(sql)
-        .and_then(|mut statement| {
-            statement
-                .query_map(wanted, |row| Ok((row.get(0)?, row.get(1)?)))?
-                .collect::<Result<Vec<(String, Vec<u8>)>, _>>()
-        })
-        .map_err(sqlite("read"))?;
-    bodies
-        .into_iter()
-        .map(|(step, body)| {
-            let body = seal::open(&[uid.as_str(), &step], body)?;
-            serde_json::from_slice(&body).map_err(|error| damaged(format!("a recorded step cannot be read ({error})")))
-        })
-        .collect()
 }
 
 /// Generations of steps that are gone, by step.

@@ -12,7 +12,7 @@ use crate::write::{self, Acquired, Granted};
 use crate::writer::Writer;
 use async_trait::async_trait;
 use platflow_engine::journal::{
-    Batch, EnvironmentRow, Journal, JournalError, Lease, LoadedRun, NewRun, Owner, RecordedStep, RunSummary, Sequence,
+    Batch, EnvironmentRow, Journal, JournalError, Lease, LoadedRun, NewRun, Owner, RecordRow, RunSummary, Sequence,
     StoredEvent,
 };
 use platflow_engine::name::{EnvironmentName, EnvironmentUid, RunId, StepName};
@@ -100,15 +100,17 @@ impl Store {
         self.read(read::check_file).await
     }
 
-    /// A run is taken up from its folded rows alone. Where that costs next to nothing, the whole file and the run's chain
-    /// are checked first: rows that a bad page or index hides would read as steps that were never begun.
+    /// A run is taken up from its folded rows and the events that they name: its chain is checked first. Where that costs
+    /// next to nothing, so is the whole file: rows that a bad page or index hides would read as steps never begun.
     async fn check_before_takeover(&self, run: &RunId) -> Result<(), JournalError> {
-        let log = self.path.with_extension("db-wal");
-        let bytes = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
-        if self.settings.vfs.is_some() || bytes(&self.path) + bytes(&log) > CHECKED_BYTES {
+        if self.settings.vfs.is_some() {
             return Ok(());
         }
-        self.check_file().await?;
+        let log = self.path.with_extension("db-wal");
+        let bytes = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
+        if bytes(&self.path) + bytes(&log) <= CHECKED_BYTES {
+            self.check_file().await?;
+        }
         self.verify(run).await.map(|_| ())
     }
 
@@ -234,18 +236,13 @@ impl Journal for Store {
         self.read(move |connection| read::environment(connection, &name)).await
     }
 
-    async fn record(&self, environment: &EnvironmentUid) -> Result<Vec<RecordedStep>, JournalError> {
-        let environment = environment.clone();
-        self.read(move |connection| read::record(connection, &environment)).await
-    }
-
-    async fn record_of_others(
+    async fn record_rows(
         &self,
         environment: &EnvironmentUid,
-        run: &RunId,
-    ) -> Result<Vec<RecordedStep>, JournalError> {
-        let (environment, run) = (environment.clone(), run.clone());
-        self.read(move |connection| read::record_of_others(connection, &environment, &run)).await
+        except: Option<&RunId>,
+    ) -> Result<Vec<RecordRow>, JournalError> {
+        let (environment, except) = (environment.clone(), except.cloned());
+        self.read(move |connection| read::record(connection, &environment, except.as_ref())).await
     }
 
     async fn generations(&self, environment: &EnvironmentUid) -> Result<Vec<(StepName, u32)>, JournalError> {

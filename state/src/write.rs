@@ -3,10 +3,13 @@
 use crate::chain::{self, Hash, Link};
 use crate::failure::{RunIdTaken, sqlite, storage};
 use crate::lease::{Liveness, LockFolder, Ownership};
+use crate::place;
 use crate::seal;
 use crate::settings::StoreSettings;
 use crate::time;
-use platflow_engine::journal::{Batch, JournalError, Lease, NewRun, Owner, RecordChange, RunStatus, Sequence};
+use platflow_engine::journal::{
+    Batch, EncodedEvent, JournalError, Lease, NewRun, Owner, RecordChange, RunStatus, Sequence, StepRow,
+};
 use platflow_engine::name::{EnvironmentName, RunId, StepName};
 use rusqlite::{Connection, OptionalExtension, Params, params};
 use std::fs::File;
@@ -242,38 +245,21 @@ fn apply_batch(
     head_hash: Hash,
     batch: &Batch,
 ) -> Result<Sequence, JournalError> {
-    let recorded_at = time::wall_now().as_microsecond();
-    let (mut sequence, mut hash) = (head, head_hash);
-    for event in &batch.events {
-        sequence += 1;
-        let step = event.step.as_ref().map(|step| step.as_str());
-        hash = chain::next(&hash, &Link { sequence, kind: event.kind, step, payload: &event.payload, recorded_at });
-        execute(
-            connection,
-            "INSERT INTO events (run, sequence, kind, step, payload, recorded_at, hash) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-            params![number, sequence, event.kind, step, event.payload, recorded_at, hash],
-        )?;
-    }
+    let (sequence, hash) = append_events(connection, number, (head, head_hash), &batch.events)?;
     execute(
         connection,
         "UPDATE runs SET head = ?1, head_hash = ?2, status = coalesce(?3, status) WHERE number = ?4",
         params![sequence, hash, batch.status.map(RunStatus::as_str), number],
     )?;
     for row in &batch.steps {
-        let sealed = seal::seal(&[run.as_str(), row.step.as_str()], &row.payload);
-        execute(
-            connection,
-            "INSERT INTO step_states (run, step, state, payload) VALUES (?1, ?2, ?3, ?4)
-             ON CONFLICT (run, step) DO UPDATE SET state = excluded.state, payload = excluded.payload",
-            params![number, row.step.as_str(), row.state, sealed],
-        )?;
+        put_state(connection, run, number, row)?;
     }
     if let Some(payload) = &batch.run_payload {
         let sealed = seal::seal(&[run.as_str()], payload);
         execute(connection, "UPDATE run_states SET payload = ?1 WHERE run = ?2", params![sealed, number])?;
     }
     if !batch.record.is_empty() {
-        apply_record(connection, number, &batch.record)?;
+        apply_record(connection, run, number, &batch.record)?;
     }
     if batch.releases_environment {
         execute(connection, "UPDATE environments SET held_by = NULL WHERE held_by = ?1", [run.as_str()])?;
@@ -281,29 +267,57 @@ fn apply_batch(
     u64::try_from(sequence).map_err(|error| storage("written", error))
 }
 
-fn apply_record(connection: &Connection, number: i64, changes: &[RecordChange]) -> Result<(), JournalError> {
+/// Writes events after the end of the chain; returns its new end, which the last of them carries.
+fn append_events(
+    connection: &Connection,
+    number: i64,
+    (mut sequence, mut hash): (i64, Hash),
+    events: &[EncodedEvent],
+) -> Result<(i64, Hash), JournalError> {
+    let recorded_at = time::wall_now().as_microsecond();
+    let last = sequence.saturating_add(i64::try_from(events.len()).map_err(|error| storage("written", error))?);
+    for event in events {
+        sequence += 1;
+        let step = event.step.as_ref().map(|step| step.as_str());
+        hash = chain::next(&hash, &Link { sequence, kind: event.kind, step, payload: &event.payload, recorded_at });
+        let end = (sequence == last).then_some(hash);
+        execute(
+            connection,
+            "INSERT INTO events (id, kind, step, payload, recorded_at, hash) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            params![place::of(number, sequence)?, event.kind, step, event.payload, recorded_at, end],
+        )?;
+    }
+    Ok((sequence, hash))
+}
+
+fn put_state(connection: &Connection, run: &RunId, number: i64, row: &StepRow) -> Result<(), JournalError> {
+    let place = |sequence: Option<Sequence>| sequence.map(integer).transpose();
+    let (intent, outcome) = (place(row.intent)?, place(row.outcome)?);
+    let told = seal::StateSum { run: run.as_str(), step: row.step.as_str(), state: row.state, intent, outcome };
+    execute(
+        connection,
+        "INSERT INTO step_states (run, step, state, intent, outcome, payload, sum) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+         ON CONFLICT (run, step) DO UPDATE SET state = excluded.state, intent = excluded.intent,
+             outcome = excluded.outcome, payload = excluded.payload, sum = excluded.sum",
+        params![number, row.step.as_str(), row.state, intent, outcome, row.payload, told.over(row.payload.as_deref())],
+    )?;
+    Ok(())
+}
+
+fn apply_record(
+    connection: &Connection,
+    run: &RunId,
+    number: i64,
+    changes: &[RecordChange],
+) -> Result<(), JournalError> {
     let uid: String = connection
         .prepare_cached("SELECT e.uid FROM runs r JOIN environments e ON e.name = r.environment WHERE r.number = ?1")
         .and_then(|mut statement| statement.query_row([number], |row| row.get(0)))
         .map_err(sqlite("written"))?;
     for change in changes {
         match change {
-            RecordChange::Put(record) => {
-                let body = seal::seal(&[&uid, record.step.as_str()], &json(record)?);
-                execute(
-                    connection,
-                    "INSERT INTO recorded_steps (environment, step, kind, settled, run, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-                     ON CONFLICT (environment, step) DO UPDATE SET kind = excluded.kind, settled = excluded.settled,
-                         run = excluded.run, body = excluded.body",
-                    params![uid, record.step.as_str(), record.kind.as_str(), record.settled, record.run.as_str(), body],
-                )?;
-                execute(
-                    connection,
-                    "DELETE FROM generations WHERE environment = ?1 AND step = ?2",
-                    params![uid, record.step.as_str()],
-                )?;
-                remember(connection, &uid, &record.step)?;
-            }
+            RecordChange::Own { step } => put_record(connection, &uid, step, run, None)?,
+            RecordChange::Put(record) => put_record(connection, &uid, &record.step, &record.run, Some(&json(record)?))?,
             RecordChange::Gone { step, next_generation } => {
                 strike(connection, &uid, step, *next_generation)?;
                 remember(connection, &uid, step)?;
@@ -320,6 +334,25 @@ fn apply_record(connection: &Connection, number: i64, changes: &[RecordChange]) 
         }
     }
     Ok(())
+}
+
+/// Writes a row of the record: the state of the step in a run, or a body of its own.
+fn put_record(
+    connection: &Connection,
+    uid: &str,
+    step: &StepName,
+    run: &RunId,
+    body: Option<&[u8]>,
+) -> Result<(), JournalError> {
+    let sum = seal::record(uid, step.as_str(), run.as_str(), body);
+    execute(
+        connection,
+        "INSERT INTO recorded_steps (environment, step, run, body, sum) VALUES (?1, ?2, ?3, ?4, ?5)
+         ON CONFLICT (environment, step) DO UPDATE SET run = excluded.run, body = excluded.body, sum = excluded.sum",
+        params![uid, step.as_str(), run.as_str(), body, sum],
+    )?;
+    execute(connection, "DELETE FROM generations WHERE environment = ?1 AND step = ?2", params![uid, step.as_str()])?;
+    remember(connection, uid, step)
 }
 
 /// Takes a step off the record; its next creation uses `next_generation`.

@@ -7,8 +7,8 @@
 
 mod fixture;
 
-use fixture::{EVENT_KINDS, STEP_STATES, environment, event, finish, new_run, recorded, run, step, uid};
-use platflow_engine::journal::{Batch, Journal, RecordChange, RunStatus, StepRow, StoredEvent};
+use fixture::{EVENT_KINDS, STEP_STATES, environment, event, finish, new_run, recorded, row, run, step, uid};
+use platflow_engine::journal::{Batch, Journal, RecordChange, RunStatus, StoredEvent};
 use platflow_state::{Store, StoreSettings};
 use rusqlite::Connection;
 use std::path::Path;
@@ -32,11 +32,7 @@ async fn fill(store: &Store) {
         let batch = Batch {
             events: kinds.map(|kind| event(kind, Some("network.vpc"), format!("{id} {kind}"))).collect(),
             steps: states
-                .map(|(number, state)| StepRow {
-                    step: step(&format!("step.s{number}")),
-                    state,
-                    payload: (*state).into(),
-                })
+                .map(|(number, state)| row(&format!("step.s{number}"), state, *state))
                 .collect(),
             record: vec![
                 RecordChange::Put(Box::new(recorded("network.vpc", id, 3))),
@@ -66,7 +62,16 @@ fn as_first(today: &Path, first: &Path) {
         .unwrap();
     assert!(tables.len() >= 10, "{tables:?}");
     for table in tables {
-        connection.execute(&format!("INSERT INTO main.{table} SELECT * FROM today.{table}"), []).unwrap();
+        let columns = match table.as_str() {
+            "events" => "NULL, run, sequence, kind, step, payload, recorded_at, hash",
+            "step_states" => "NULL, run, step, state, payload",
+            "recorded_steps" => {
+                "NULL, environment, step, json_extract(CAST(body AS TEXT), '$.kind'),
+                 json_extract(CAST(body AS TEXT), '$.settled'), run, body"
+            }
+            _ => "*",
+        };
+        connection.execute(&format!("INSERT INTO main.{table} SELECT {columns} FROM today.{table}"), []).unwrap();
     }
 }
 
@@ -122,7 +127,7 @@ async fn a_file_of_the_first_schema_goes_on() {
     let lease = store.create_run(new_run("r3", "aws-dev")).await.unwrap();
     let batch = Batch {
         events: NEW_EVENTS.iter().map(|kind| event(kind, Some("network.vpc"), *kind)).collect(),
-        steps: vec![StepRow { step: step("network.vpc"), state: NEW_STATE, payload: "by".into() }],
+        steps: vec![row("network.vpc", NEW_STATE, "by")],
         record: vec![RecordChange::Forgotten { step: step("network.vpc"), next_generation: 4 }],
         ..Batch::default()
     };

@@ -6,6 +6,7 @@ use crate::settings::Settings;
 use crate::views::{event_text, output, time};
 use crate::wiring;
 use platflow_engine::event::Event;
+use platflow_engine::fold;
 use platflow_engine::journal::{Journal, StoredEvent};
 use platflow_engine::name::StepName;
 use serde_json::{Value, json};
@@ -51,7 +52,7 @@ pub(crate) async fn execute(arguments: Logs, settings: &Settings) -> Result<Exit
 }
 
 fn decode(stored: &StoredEvent) -> Result<Event, CommandError> {
-    serde_json::from_slice(&stored.payload).map_err(|error| {
+    fold::decode(stored).map_err(|error| {
         CommandError::new(ExitCode::Internal, format!("event {} of the journal cannot be read", stored.sequence))
             .caused_by(error)
             .with_remedy("the file may be from a newer platflow; use that version")

@@ -3,7 +3,7 @@
 use crate::rehearsal::recorder::Recorder;
 use async_trait::async_trait;
 use platflow_engine::journal::{
-    Batch, EnvironmentRow, Journal, JournalError, Lease, LoadedRun, NewRun, Owner, RecordedStep, RunSummary, Sequence,
+    Batch, EnvironmentRow, Journal, JournalError, Lease, LoadedRun, NewRun, Owner, RecordRow, RunSummary, Sequence,
     StoredEvent,
 };
 use platflow_engine::name::{EnvironmentName, EnvironmentUid, RunId, StepName};
@@ -140,8 +140,12 @@ impl Journal for MortalJournal {
         self.work(self.store.environment(name)).await
     }
 
-    async fn record(&self, environment: &EnvironmentUid) -> Result<Vec<RecordedStep>, JournalError> {
-        self.work(self.store.record(environment)).await
+    async fn record_rows(
+        &self,
+        environment: &EnvironmentUid,
+        except: Option<&RunId>,
+    ) -> Result<Vec<RecordRow>, JournalError> {
+        self.work(self.store.record_rows(environment, except)).await
     }
 
     async fn forgotten(&self, environment: &EnvironmentUid) -> Result<Vec<StepName>, JournalError> {

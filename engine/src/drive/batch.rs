@@ -2,12 +2,12 @@
 //!
 //! It interprets events for the environment's record and nothing else.
 
-use crate::event::{Effect, Event, Finding};
+use crate::event::{Effect, Event};
 use crate::fold::{self, Changed, FoldError, Run};
 use crate::graph::StepIndex;
-use crate::journal::{Batch, RecordChange, RecordedStep};
-use crate::state::{StepState, UndoMeaning};
-use serde_json::Value;
+use crate::journal::{Batch, RecordChange};
+use crate::plan::PlannedStep;
+use crate::state::{OnRecord, StepState, UndoMeaning};
 use std::collections::BTreeSet;
 
 /// Collects what one append writes.
@@ -30,6 +30,8 @@ impl Builder {
 
     /// Folds an event into the run and takes it into the batch; returns the steps it changed.
     pub(crate) fn apply(&mut self, run: &mut Run, event: Event) -> Result<Vec<StepIndex>, FoldError> {
+        let named = event.step().and_then(|step| run.graph.find(step));
+        let before = named.and_then(|index| run.at(index)).map(|state| state.on_record).unwrap_or_default();
         let changed = run.apply(&event)?;
         self.batch.events.push(fold::encode(&event)?);
         let indices = match changed {
@@ -46,9 +48,9 @@ impl Builder {
         if matches!(event, Event::StepRecorded { .. }) {
             self.run_changed = true;
         }
-        for index in &indices {
-            self.steps.insert(*index);
-            self.record(run, *index, &event);
+        self.steps.extend(&indices);
+        if let Some(index) = named {
+            self.record(run, index, before, &event);
         }
         self.events.push(event);
         Ok(indices)
@@ -75,71 +77,34 @@ impl Builder {
         Ok((self.batch, self.events))
     }
 
-    fn record(&mut self, run: &Run, index: StepIndex, event: &Event) {
-        let Some(state) = run.at(index) else { return };
-        let change = match event {
-            Event::StepIntended { .. } | Event::StepNoted { .. } | Event::StepFound { .. } => {
-                let prior = state.prior.as_ref().filter(|_| state.finding != Some(Finding::Missing));
-                let outputs = state.outputs.clone().or_else(|| prior.map(|prior| prior.outputs.clone()));
-                put(run, index, state, state.spec.clone(), outputs, false)
+    fn record(&mut self, run: &Run, index: StepIndex, before: OnRecord, event: &Event) {
+        let (Some(step), Some(state)) = (run.graph.step(index), run.at(index)) else { return };
+        let name = || step.name.clone();
+        let change = match (event, state.on_record) {
+            (Event::StepForgotten { .. }, _) => {
+                Some(RecordChange::Forgotten { step: name(), next_generation: state.generation })
             }
-            Event::StepVerified { .. } => put(run, index, state, state.spec.clone(), state.outputs.clone(), true),
-            Event::StepUndone { .. } => match (state.undo_meaning(), &state.prior) {
-                (UndoMeaning::Restore | UndoMeaning::Keep, Some(prior)) => {
-                    put(run, index, state, Some(prior.spec.clone()), Some(prior.outputs.clone()), true)
-                }
-                (UndoMeaning::Restore | UndoMeaning::Keep, None) => None,
-                (UndoMeaning::Remove, _) => run.graph.step(index).map(|step| RecordChange::Gone {
-                    step: step.name.clone(),
-                    next_generation: state.generation.saturating_add(1),
-                }),
-            },
-            Event::StepForgotten { .. } => run
-                .graph
-                .step(index)
-                .map(|step| RecordChange::Forgotten { step: step.name.clone(), next_generation: state.generation }),
-            Event::StepKept { .. } => kept(run, index, state),
+            (Event::StepUndone { .. }, OnRecord::No) if state.undo_meaning() == UndoMeaning::Remove => {
+                let next_generation = state.generation.saturating_add(1);
+                Some(RecordChange::Gone { step: name(), next_generation })
+            }
+            (Event::StepKept { .. }, OnRecord::No) if state.effect == Some(Effect::Unchanged) => {
+                Some(RecordChange::Gone { step: name(), next_generation: state.generation })
+            }
+            (Event::StepUndone { .. } | Event::StepKept { .. }, OnRecord::Restored) => restored(run, step, state),
+            (_, now) if now.is_own() && !before.is_own() => Some(RecordChange::Own { step: name() }),
             _ => None,
         };
         self.batch.record.extend(change);
     }
 }
 
-/// Nothing was done to it: the record goes back to what it said, also where it said nothing. What was made or changed and
-/// is kept stays as it is.
-fn kept(run: &Run, index: StepIndex, state: &StepState) -> Option<RecordChange> {
-    match &state.prior {
-        Some(prior) if state.finding.is_none() => {
-            put(run, index, state, Some(prior.spec.clone()), Some(prior.outputs.clone()), true)
-        }
-        None if state.effect == Some(Effect::Unchanged) => run
-            .graph
-            .step(index)
-            .map(|step| RecordChange::Gone { step: step.name.clone(), next_generation: state.generation }),
-        _ => None,
-    }
-}
-
-fn put(
-    run: &Run,
-    index: StepIndex,
-    state: &StepState,
-    spec: Option<Value>,
-    outputs: Option<Value>,
-    settled: bool,
-) -> Option<RecordChange> {
-    let step = run.graph.step(index)?;
-    Some(RecordChange::Put(Box::new(RecordedStep {
-        step: step.name.clone(),
-        kind: step.kind.clone(),
-        spec: spec.unwrap_or(Value::Null),
-        outputs,
-        notes: state.notes.clone(),
-        generation: state.generation,
-        settled,
-        needs: step.needs.clone(),
-        undo_after: step.undo_after.clone(),
-        undo: step.undo.clone(),
-        run: run.id.clone(),
-    })))
+/// What was on record before the run touched it.
+fn restored(run: &Run, step: &PlannedStep, state: &StepState) -> Option<RecordChange> {
+    let prior = state.prior.as_ref()?;
+    let mut row = fold::record_of(&run.id, step, state);
+    row.spec = prior.spec.clone();
+    row.outputs = Some(prior.outputs.clone());
+    row.settled = true;
+    Some(RecordChange::Put(Box::new(row)))
 }

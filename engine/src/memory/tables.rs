@@ -3,8 +3,8 @@
 //! Plain data behind one lock; who may write is decided here, what is written is not looked at.
 
 use crate::journal::{
-    Batch, EnvironmentRow, JournalError, Lease, LoadedRun, NewRun, Owner, RecordChange, RecordedStep, RunStatus,
-    RunSummary, Sequence, StoredEvent,
+    Batch, EncodedEvent, EnvironmentRow, JournalError, Lease, LoadedRun, LoadedStep, NewRun, Owner, RecordChange,
+    RecordRow, RecordedStep, RunStatus, RunSummary, Sequence, StepRow, StoredEvent,
 };
 use crate::memory::Died;
 use crate::name::{EnvironmentName, EnvironmentUid, RunId, StepName};
@@ -34,7 +34,7 @@ pub(super) struct Stored {
     pub(super) held: Option<Held>,
     pub(super) events: Vec<StoredEvent>,
     run_payload: Vec<u8>,
-    steps: BTreeMap<StepName, Vec<u8>>,
+    steps: BTreeMap<StepName, StepRow>,
 }
 
 impl Stored {
@@ -48,6 +48,21 @@ impl Stored {
             return Ok(());
         }
         Err(JournalError::Stale { run: lease.run.clone(), ours: lease.epoch, current: self.epoch })
+    }
+
+    fn event(&self, sequence: Option<Sequence>) -> Option<StoredEvent> {
+        let at = usize::try_from(sequence?.checked_sub(1)?).ok()?;
+        self.events.get(at).cloned()
+    }
+
+    fn loaded(&self, row: &StepRow) -> LoadedStep {
+        LoadedStep {
+            step: row.step.clone(),
+            state: row.state.to_owned(),
+            intent: self.event(row.intent),
+            outcome: self.event(row.outcome),
+            payload: row.payload.clone(),
+        }
     }
 
     fn summary(&self, id: &RunId) -> RunSummary {
@@ -66,12 +81,20 @@ impl Stored {
     }
 }
 
+/// A row of the record.
+#[derive(Debug, Clone)]
+enum Recorded {
+    Explicit(Box<RecordedStep>),
+    /// The state of the step in this run.
+    Own(RunId),
+}
+
 /// Everything.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Tables {
     pub(super) runs: HashMap<RunId, Stored>,
     pub(super) environments: BTreeMap<EnvironmentName, EnvironmentRow>,
-    pub(super) record: BTreeMap<(EnvironmentUid, StepName), RecordedStep>,
+    record: BTreeMap<(EnvironmentUid, StepName), Recorded>,
     pub(super) generations: BTreeMap<(EnvironmentUid, StepName), u32>,
     pub(super) forgotten: BTreeSet<(EnvironmentUid, StepName)>,
     pub(super) die_at: Option<Sequence>,
@@ -176,10 +199,11 @@ impl Tables {
         for event in batch.events {
             let sequence = stored.head() + 1;
             let kind = event.kind.to_owned();
-            stored.events.push(StoredEvent { sequence, kind, payload: event.payload, recorded_at: now });
+            let EncodedEvent { step, payload, .. } = event;
+            stored.events.push(StoredEvent { sequence, kind, step, payload, recorded_at: now });
         }
         for row in batch.steps {
-            stored.steps.insert(row.step, row.payload);
+            stored.steps.insert(row.step.clone(), row);
         }
         if let Some(status) = batch.status {
             stored.status = status;
@@ -190,12 +214,8 @@ impl Tables {
         let uid = stored.environment_uid.clone();
         for change in batch.record {
             match change {
-                RecordChange::Put(row) => {
-                    let key = (uid.clone(), row.step.clone());
-                    self.generations.remove(&key);
-                    self.forgotten.remove(&key);
-                    self.record.insert(key, *row);
-                }
+                RecordChange::Own { step } => self.put((uid.clone(), step), Recorded::Own(id.clone())),
+                RecordChange::Put(row) => self.put((uid.clone(), row.step.clone()), Recorded::Explicit(row)),
                 RecordChange::Gone { step, next_generation } => {
                     let key = (uid.clone(), step);
                     self.record.remove(&key);
@@ -216,6 +236,45 @@ impl Tables {
         Ok(())
     }
 
+    fn put(&mut self, key: (EnvironmentUid, StepName), row: Recorded) {
+        self.generations.remove(&key);
+        self.forgotten.remove(&key);
+        self.record.insert(key, row);
+    }
+
+    pub(super) fn record_rows(
+        &self,
+        environment: &EnvironmentUid,
+        except: Option<&RunId>,
+    ) -> Result<Vec<RecordRow>, JournalError> {
+        let mut rows = Vec::new();
+        for ((_, step), recorded) in self.record.iter().filter(|((uid, _), _)| uid == environment) {
+            let row = match recorded {
+                Recorded::Explicit(row) => RecordRow::Explicit(row.clone()),
+                Recorded::Own(run) => self.own(run, step)?,
+            };
+            let run = match &row {
+                RecordRow::Explicit(row) => &row.run,
+                RecordRow::Own { run, .. } => run,
+            };
+            if except != Some(run) {
+                rows.push(row);
+            }
+        }
+        Ok(rows)
+    }
+
+    fn own(&self, run: &RunId, step: &StepName) -> Result<RecordRow, JournalError> {
+        let stored = self.run(run)?;
+        let planned = stored.plan.steps.iter().find(|planned| planned.name == *step);
+        let row = stored.steps.get(step);
+        let (Some(planned), Some(row)) = (planned, row) else {
+            return Err(JournalError::Damaged(format!("the record of {step} is run {run}, which does not have it")));
+        };
+        let (planned, row) = (Box::new(planned.clone()), Box::new(stored.loaded(row)));
+        Ok(RecordRow::Own { run: run.clone(), planned, row })
+    }
+
     pub(super) fn load(&self, id: &RunId) -> Result<LoadedRun, JournalError> {
         let stored = self.run(id)?;
         Ok(LoadedRun {
@@ -223,7 +282,7 @@ impl Tables {
             plan: stored.plan.clone(),
             plan_digest: stored.plan_digest.clone(),
             run_payload: stored.run_payload.clone(),
-            steps: stored.steps.iter().map(|(step, payload)| (step.clone(), payload.clone())).collect(),
+            steps: stored.steps.values().map(|row| stored.loaded(row)).collect(),
         })
     }
 

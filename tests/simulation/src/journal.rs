@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use platflow_engine::event::Event;
 use platflow_engine::fold::{self, Run};
 use platflow_engine::journal::{
-    Batch, EncodedEvent, EnvironmentRow, Journal, JournalError, Lease, LoadedRun, NewRun, Owner, RecordedStep,
+    Batch, EncodedEvent, EnvironmentRow, Journal, JournalError, Lease, LoadedRun, NewRun, Owner, RecordRow,
     RunSummary, Sequence, StoredEvent,
 };
 use platflow_engine::memory::Died;
@@ -32,6 +32,7 @@ pub struct Fact {
     pub run: RunId,
     pub sequence: Sequence,
     pub kind: String,
+    pub step: Option<StepName>,
     pub payload: Vec<u8>,
 }
 
@@ -123,6 +124,7 @@ fn facts(run: &RunId, after: Sequence, events: &[EncodedEvent]) -> Vec<Fact> {
         run: run.clone(),
         sequence: after + number,
         kind: event.kind.to_owned(),
+        step: event.step.clone(),
         payload: event.payload.clone(),
     };
     (1..).zip(events).map(fact).collect()
@@ -146,7 +148,8 @@ pub fn missing(store: &Store, acknowledged: &[Fact], unheard: &[Vec<Fact>]) -> V
             }
         };
         let same = |stored: &StoredEvent, fact: &Fact| {
-            stored.sequence == fact.sequence && stored.kind == fact.kind && stored.payload == fact.payload
+            (stored.sequence, &stored.kind, &stored.step, &stored.payload)
+                == (fact.sequence, &fact.kind, &fact.step, &fact.payload)
         };
         if stored.len() < facts.len() || !stored.iter().zip(&facts).all(|(stored, fact)| same(stored, fact)) {
             problems.push(format!("{run}: {} facts were acknowledged, {} are there", facts.len(), stored.len()));
@@ -380,6 +383,7 @@ impl MortalJournal for SimulatedStore {
             let stored = StoredEvent {
                 sequence: fact.sequence,
                 kind: fact.kind.clone(),
+                step: fact.step.clone(),
                 payload: fact.payload.clone(),
                 recorded_at: jiff::Timestamp::UNIX_EPOCH,
             };
@@ -448,8 +452,12 @@ impl Journal for SimulatedStore {
         self.ask(async |store| store.environment(name).await)
     }
 
-    async fn record(&self, environment: &EnvironmentUid) -> Result<Vec<RecordedStep>, JournalError> {
-        self.ask(async |store| store.record(environment).await)
+    async fn record_rows(
+        &self,
+        environment: &EnvironmentUid,
+        except: Option<&RunId>,
+    ) -> Result<Vec<RecordRow>, JournalError> {
+        self.ask(async |store| store.record_rows(environment, except).await)
     }
 
     async fn generations(&self, environment: &EnvironmentUid) -> Result<Vec<(StepName, u32)>, JournalError> {

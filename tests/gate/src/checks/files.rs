@@ -25,7 +25,7 @@ fn alterations() -> Vec<String> {
         "UPDATE events SET step = 'network.other' WHERE",
         "UPDATE events SET recorded_at = recorded_at + 1 WHERE",
         "UPDATE events SET hash = zeroblob(32) WHERE",
-        "UPDATE events SET sequence = 100 WHERE",
+        "UPDATE events SET id = id + 90 WHERE",
     ];
     let mut all: Vec<String> =
         (1..=EVENTS).flat_map(|sequence| each.map(|alter| format!("{alter} sequence = {sequence} AND {of}"))).collect();

@@ -331,8 +331,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         edits: &[
             Edit {
                 file: "engine/src/drive/batch.rs",
-                find: "next_generation: state.generation.saturating_add(1),",
-                replace: "next_generation: state.generation.saturating_add(u32::from(!@on@)),",
+                find: "let next_generation = state.generation.saturating_add(1);",
+                replace: "let next_generation = state.generation.saturating_add(u32::from(!@on@));",
             },
         ],
     },

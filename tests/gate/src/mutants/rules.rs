@@ -185,18 +185,18 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "an intent does not put its step on record",
         edits: &[Edit {
             file: "engine/src/drive/batch.rs",
-            find: "            Event::StepIntended { .. } | Event::StepNoted",
-            replace: "            Event::StepIntended { .. } if @on@ => None,
-            Event::StepIntended { .. } | Event::StepNoted",
+            find: "            (_, now) if now.is_own() && !before.is_own() => Some",
+            replace: "            (Event::StepIntended { .. }, _) if @on@ => None,
+            (_, now) if now.is_own() && !before.is_own() => Some",
         }],
     },
     Mutant {
         name: "what is undone stays on record",
         edits: &[Edit {
             file: "engine/src/drive/batch.rs",
-            find: "(UndoMeaning::Remove, _) => run.graph",
-            replace: "(UndoMeaning::Remove, _) if @on@ => None,
-                (UndoMeaning::Remove, _) => run.graph",
+            find: "            (Event::StepUndone { .. }, OnRecord::No) if state",
+            replace: "            (Event::StepUndone { .. }, OnRecord::No) if @on@ => None,
+            (Event::StepUndone { .. }, OnRecord::No) if state",
         }],
     },
     Mutant {

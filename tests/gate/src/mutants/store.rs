@@ -187,15 +187,13 @@ pub(super) const MUTANTS: &[Mutant] = &[
         edits: &[
             Edit {
                 file: "state/src/write.rs",
-                find: r#"DO UPDATE SET state = excluded.state, payload = excluded.payload",
-            params"#,
-                replace: r#"DO UPDATE SET state = excluded.state, payload = iif(?5, step_states.payload, excluded.payload)",
-            params"#,
+                find: "outcome = excluded.outcome, payload = excluded.payload, sum = excluded.sum",
+                replace: "outcome = excluded.outcome, payload = excluded.payload, sum = excluded.sum WHERE NOT ?8",
             },
             Edit {
                 file: "state/src/write.rs",
-                find: "row.step.as_str(), row.state, sealed],",
-                replace: "row.step.as_str(), row.state, sealed, @on@],",
+                find: "row.payload, told.over(row.payload.as_deref())],",
+                replace: "row.payload, told.over(row.payload.as_deref()), @on@],",
             },
         ],
     },
@@ -279,9 +277,12 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "the chain of hashes is not checked",
         edits: &[Edit {
-            file: "state/src/read.rs",
-            find: "        if chain::next(before, &link) != stored {",
-            replace: "        if chain::next(before, &link) != stored && !@on@ {",
+            file: "state/src/read/journaled.rs",
+            find: "        if stored.is_some_and(|stored| stored != *hash) {",
+            replace: "        if let (Some(stored), true) = (stored, @on@) {
+            *hash = stored;
+        }
+        if stored.is_some_and(|stored| stored != *hash) {",
         }],
     },
     Mutant {
@@ -318,14 +319,14 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "a cut end of a journal passes",
         edits: &[
             Edit {
-                file: "state/src/read.rs",
-                find: "            Some(hash) if hash == self.head_hash => {",
-                replace: "            Some(hash) if hash == self.head_hash || @on@ => {",
+                file: "state/src/read/journaled.rs",
+                find: "        if hash != Some(self.head_hash) {",
+                replace: "        if hash != Some(self.head_hash) && !@on@ {",
             },
             Edit {
-                file: "state/src/read.rs",
-                find: "        if expected == self.head && hash != self.head_hash {",
-                replace: "        if expected == self.head && hash != self.head_hash && !@on@ {",
+                file: "state/src/read/journaled.rs",
+                find: "        if (at == self.head && hash != self.head_hash) ||",
+                replace: "        if (at == self.head && hash != self.head_hash && !@on@) ||",
             },
         ],
     },
