@@ -79,7 +79,9 @@ fn rows(connection: &Connection, batch: &Batch, mut sequence: i64) -> Result<i64
     for event in &batch.events {
         sequence += 1;
         connection
-            .prepare_cached("INSERT INTO events (id, kind, step, payload, recorded_at, hash) VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
+            .prepare_cached(
+                "INSERT INTO events (id, kind, step, payload, recorded_at, hash) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            )?
             .execute(params![
                 (1_i64 << 32) | sequence,
                 event.kind,

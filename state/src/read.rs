@@ -5,9 +5,7 @@ use crate::failure::{sqlite, storage};
 use crate::lease::{Liveness, LockFolder, Ownership};
 use crate::seal;
 use jiff::Timestamp;
-use platflow_engine::journal::{
-    EnvironmentRow, JournalError, LoadedRun, RunStatus, RunSummary, Sequence, StoredEvent,
-};
+use platflow_engine::journal::{EnvironmentRow, JournalError, LoadedRun, RunStatus, RunSummary, Sequence, StoredEvent};
 use platflow_engine::name::{EnvironmentName, EnvironmentUid, InvalidName, RunId, StepName, WorkflowName};
 use platflow_engine::plan::Plan;
 use rusqlite::{Connection, OptionalExtension, Row, params};

@@ -13,7 +13,7 @@ use std::path::Path;
 use std::sync::mpsc;
 use std::time::Duration;
 
-const PAGE_BYTES: usize = 4096;
+const PAGE_BYTES: usize = 2_048;
 /// Far above what any case takes: a case that is still at work then hangs.
 const HANGS_AFTER: Duration = Duration::from_secs(60);
 

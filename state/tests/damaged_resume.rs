@@ -35,7 +35,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-const PAGE_BYTES: usize = 4_096;
+const PAGE_BYTES: usize = 2_048;
 /// Far above what any case takes.
 const HANGS_AFTER: Duration = Duration::from_secs(120);
 /// So many steps a plan has at most.

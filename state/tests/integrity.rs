@@ -20,6 +20,8 @@ fn open(path: &Path) -> Arc<Store> {
     Store::open(path, StoreSettings::default()).unwrap()
 }
 
+const PAGE_BYTES: usize = 2_048;
+
 fn executor() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().build().unwrap()
 }
@@ -237,12 +239,12 @@ fn rubbish_pages_are_damage() {
         }
     });
     let whole = std::fs::read(&path).unwrap();
-    let pages = whole.len() / 4096;
+    let pages = whole.len() / PAGE_BYTES;
     assert!(pages > 10, "{pages}");
     let mut noticed = 0;
     for page in 0..pages {
         let mut bytes = whole.clone();
-        bytes[page * 4096..(page + 1) * 4096].fill(0xa5);
+        bytes[page * PAGE_BYTES..(page + 1) * PAGE_BYTES].fill(0xa5);
         std::fs::write(&path, &bytes).unwrap();
         let seen = executor().block_on(async {
             let store = Store::open(&path, StoreSettings::default())?;

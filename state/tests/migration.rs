@@ -31,9 +31,7 @@ async fn fill(store: &Store) {
         let states = STEP_STATES.iter().filter(|state| **state != NEW_STATE).enumerate();
         let batch = Batch {
             events: kinds.map(|kind| event(kind, Some("network.vpc"), format!("{id} {kind}"))).collect(),
-            steps: states
-                .map(|(number, state)| row(&format!("step.s{number}"), state, *state))
-                .collect(),
+            steps: states.map(|(number, state)| row(&format!("step.s{number}"), state, *state)).collect(),
             record: vec![
                 RecordChange::Put(Box::new(recorded("network.vpc", id, 3))),
                 RecordChange::Gone { step: step("network.gone"), next_generation: 5 },

@@ -11,8 +11,8 @@ use async_trait::async_trait;
 use platflow_engine::event::Event;
 use platflow_engine::fold::{self, Run};
 use platflow_engine::journal::{
-    Batch, EncodedEvent, EnvironmentRow, Journal, JournalError, Lease, LoadedRun, NewRun, Owner, RecordRow,
-    RunSummary, Sequence, StoredEvent,
+    Batch, EncodedEvent, EnvironmentRow, Journal, JournalError, Lease, LoadedRun, NewRun, Owner, RecordRow, RunSummary,
+    Sequence, StoredEvent,
 };
 use platflow_engine::memory::Died;
 use platflow_engine::model::trial::MortalJournal;
