@@ -285,7 +285,7 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 #[test]
 fn nothing_acknowledged_is_lost_when_the_power_goes() {
     let sweep = Sweep::begin("power cuts");
-    let (stories, limit) = (scale::of(1, 6), scale::of(18, 64));
+    let (stories, limit) = (scale::of(1, 6), scale::of(21, 64));
     let tally = Tally::default();
     for seed in 0..stories as u64 {
         let story = block_on(tell(seed));
