@@ -29,7 +29,7 @@ def interpreter() -> pathlib.Path:
 
 
 def start(module: str, arguments: list[str], what: str) -> int:
-    """The exit of the module; where the packages cannot be had, a failure in CI and a loud skip of `what` elsewhere."""
+    """Becomes the module; where the packages cannot be had, the exit is a failure in CI and a loud skip of `what` elsewhere."""
     try:
         python = interpreter()
     except subprocess.CalledProcessError as error:
@@ -39,4 +39,6 @@ def start(module: str, arguments: list[str], what: str) -> int:
         print(f"SKIPPED: {what}; the pinned packages cannot be installed: {error}")
         return 0
     environment = {**os.environ, "PYTHONPATH": str(HERE), "PYTHONDONTWRITEBYTECODE": "1"}
-    return subprocess.run([str(python), "-m", module, *arguments], env=environment, check=False).returncode
+    sys.stdout.flush()
+    # The same process: whoever ends it ends no shell around the one that has children to stop.
+    os.execve(python, [str(python), "-m", module, *arguments], environment)

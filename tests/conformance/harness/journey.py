@@ -169,8 +169,8 @@ class Journey:
 
     def down(self) -> None:
         """Everything, killed on the way; the command's own certificate, and then both servers themselves."""
-        self.note("destroy, SIGKILL at vault.install")
-        hit = self.platform.killed(undoing("vault.install"), "destroy", ENVIRONMENT, "--confirm", ENVIRONMENT)
+        self.note("destroy, SIGKILL at pools.system.nodes")
+        hit = self.platform.killed(undoing("pools.system.nodes"), "destroy", ENVIRONMENT, "--confirm", ENVIRONMENT)
         self.report.true("the kill on the way down hits", hit)
         done = self.command("resume the destroy", "resume", self.run_id())
         self.report.true("the command found no residue", "nothing of ours is left" in done.stdout + done.stderr, done.stderr[-600:])
