@@ -115,7 +115,7 @@ class Journey:
         config.write_text(self.platform.command("kubeconfig", ENVIRONMENT).stdout)
 
         def kubectl(*arguments: str) -> subprocess.CompletedProcess[str]:
-            command = [str(tools.kubectl()), "--kubeconfig", str(config), "--request-timeout=30s", *arguments]
+            command = [str(tools.kubectl()), "--kubeconfig", str(config), "--request-timeout=75s", *arguments]
             return subprocess.run(
                 command, env=self.platform.surroundings(), capture_output=True, text=True, check=False, timeout=300
             )
