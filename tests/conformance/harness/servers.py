@@ -79,6 +79,12 @@ def moto_with_layer(folder: pathlib.Path, seconds: float) -> Server:
     return Server(command, port, folder / "moto.log", {"MOTO_IAM_LOAD_MANAGED_POLICIES": "true"})
 
 
+def layered(folder: pathlib.Path, port: int, seconds: float, endpoint: str, authority: pathlib.Path) -> Server:
+    """moto behind `harness.eks_layer`: its clusters have this API server."""
+    command = [sys.executable, "-m", "harness.eks_layer", str(port), str(seconds), endpoint, str(authority)]
+    return Server(command, port, folder / "moto.log", {"MOTO_IAM_LOAD_MANAGED_POLICIES": "true"})
+
+
 def microburst(folder: pathlib.Path, upstream: str) -> Server:
     """A proxy that knows the AWS protocols and fails as told."""
     port = free_port()

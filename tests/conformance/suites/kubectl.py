@@ -48,7 +48,7 @@ class Cluster:
     def run(self, *arguments: str, body: object = None) -> subprocess.CompletedProcess[str]:
         """One command; a body goes to its stdin as JSON or as it is."""
         self.ran += 1
-        command = [str(tools.kubectl()), "--kubeconfig", str(self.config), "--request-timeout=30s", *arguments]
+        command = [str(tools.kubectl()), "--kubeconfig", str(self.config), "--request-timeout=75s", *arguments]
         text = body if isinstance(body, str) or body is None else json.dumps(body)
         return subprocess.run(
             command, input=text, env=self.environment, capture_output=True, text=True, check=False, timeout=120

@@ -205,9 +205,7 @@ impl Call<'_> {
 
     fn check_timeout(&self) -> Result<(), Refusal> {
         let Some(text) = self.request.query("timeout").filter(|text| !text.is_empty()) else { return Ok(()) };
-        let number = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
-        let unit = text.get(number.len()..).unwrap_or_default();
-        if number.parse::<f64>().is_ok() && (number == "0" || ["ns", "us", "ms", "s", "m", "h"].contains(&unit)) {
+        if is_duration(text) {
             return Ok(());
         }
         let why = format!("invalid timeout specified in the request URL - time: invalid duration \"{text}\"");
@@ -359,4 +357,40 @@ pub(crate) fn shown(resource: &Resource, object: &Value) -> Value {
     object::set(&mut copy, &["apiVersion"], json!(resource.api_version()));
     object::set(&mut copy, &["kind"], json!(resource.kind));
     copy
+}
+
+/// Whether Go reads it as a duration: numbers with units one after another, as in `1m30s`, or a bare zero.
+fn is_duration(text: &str) -> bool {
+    let mut rest = text.strip_prefix(['+', '-']).unwrap_or(text);
+    if rest == "0" {
+        return true;
+    }
+    let mut parts = 0;
+    while !rest.is_empty() {
+        let unit = rest.trim_start_matches(|letter: char| letter.is_ascii_digit() || letter == '.');
+        let number = rest.strip_suffix(unit).unwrap_or_default();
+        let after = unit.trim_start_matches(|letter: char| !letter.is_ascii_digit() && letter != '.');
+        let unit = unit.strip_suffix(after).unwrap_or_default();
+        if number.parse::<f64>().is_err() || !["ns", "us", "µs", "μs", "ms", "s", "m", "h"].contains(&unit) {
+            return false;
+        }
+        (rest, parts) = (after, parts + 1);
+    }
+    parts > 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_duration;
+
+    /// Proves that what clients send as a timeout is read as Go reads it: `kubectl --request-timeout=60s` sends `1m0s`.
+    #[test]
+    fn durations_are_those_of_go() {
+        for good in ["0", "30s", "1m0s", "1h15m30.5s", "1.5h", "-2s", "+3ms", "7µs", ".5s"] {
+            assert!(is_duration(good), "{good}");
+        }
+        for bad in ["", "-", "10", "s", "1x", "1m0", "1 s", "m1", "1..5s", "."] {
+            assert!(!is_duration(bad), "{bad}");
+        }
+    }
 }

@@ -1,0 +1,76 @@
+"""`python -m harness.e2e --cluster sandbox|kind [--logs FOLDER]`: see `tests/conformance/e2e`, which calls it.
+
+It joins a cluster, an account and a journey, and says what was compared. What is looked at stands in `journey`.
+"""
+
+import argparse
+import pathlib
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+
+import yaml
+
+from harness import journey
+from harness.e2e_kind import Absent, KindCluster
+from harness.e2e_sandbox import SandboxCluster
+from harness.platform import Platform
+from harness.report import Report
+
+KEPT = ("platflow.log", "moto.log", "sandbox.log")
+
+
+def teller(started: float):
+    return lambda what: print(f"   {time.monotonic() - started:5.0f} s  {what}", flush=True)
+
+
+def travel(report: Report, folder: pathlib.Path, kind: str, whole: bool, note=lambda _: None) -> None:
+    """One journey; `whole` ends in an empty account, else in an empty cluster."""
+    pools = yaml.safe_load(journey.PARAMETERS.read_text())["pools"]
+    cluster = {"sandbox": SandboxCluster, "kind": KindCluster}[kind](folder / "cluster", pools)
+    with ExitStack() as stack:
+        note(f"the nodes of the cluster ({kind})")
+        given = stack.enter_context(cluster)
+        platform = stack.enter_context(Platform(folder / "platform", given.upstream, journey.CLUSTER))
+        way = journey.Journey(report, platform, given, note)
+        for part in (way.up, way.again, way.strangers, way.down if whole else way.down_to_logs):
+            report.case(part.__name__, part)
+        front = platform.front
+        report.coverage.append(f"{front.served} calls to the API server, {front.upgraded} of them upgraded to port-forwards")
+
+
+def keep(folder: pathlib.Path, logs: pathlib.Path) -> None:
+    """What was said goes where it is asked for; keys and state do not."""
+    logs.mkdir(parents=True, exist_ok=True)
+    for name in KEPT:
+        for number, path in enumerate(sorted(folder.rglob(name))):
+            shutil.copy(path, logs / f"{number}-{name}")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="tests/conformance/e2e")
+    parser.add_argument("--cluster", choices=("sandbox", "kind"), required=True)
+    parser.add_argument("--logs", type=pathlib.Path)
+    arguments = parser.parse_args()
+    # Ended from outside, everything that was started is still stopped.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    started = time.monotonic()
+    report = Report(f"deploy-aws-dev on moto and {arguments.cluster}")
+    with tempfile.TemporaryDirectory(prefix="platflow-e2e-") as name:
+        folder = pathlib.Path(name)
+        try:
+            travel(report, folder, arguments.cluster, True, teller(started))
+        except Absent as missing:
+            report.skip(arguments.cluster, str(missing))
+        finally:
+            if arguments.logs:
+                keep(folder, arguments.logs)
+    report.tell(time.monotonic() - started)
+    return 1 if report.failures or (report.agreed == 0 and not report.skips) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
