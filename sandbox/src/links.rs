@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use crate::aws::balancers::{self, NewBalancer};
 use crate::aws::{Link, Record, State};
 use crate::clock::timestamp;
+use crate::kubernetes::presigned;
 use crate::kubernetes::{
     AccessGrant, AddonHealth, Clusters, NewCluster, NodeSeed, Outside, Taint, VaultPod, VaultRead,
 };
@@ -80,6 +81,7 @@ impl Outside for Beyond<'_> {
         if let Some(region) = region {
             self.aws.remove("ec2:volume", &region, volume);
         }
+        self.vault.heard += 1;
         self.vault.storage_deleted(volume, timestamp(self.now_ms));
     }
 
@@ -111,18 +113,24 @@ impl Outside for Beyond<'_> {
             product: vault::Product::of_image(&pod.image),
             audits: vault::declared_audits(&pod.configuration),
         };
+        self.vault.heard += 1;
         self.vault.pod_started(server, timestamp(self.now_ms));
         self.pods.insert(pod.storage_id.clone(), pod.clone());
     }
 
     fn vault_pod_stopped(&mut self, storage_id: &str) {
         if let Some(pod) = self.pods.remove(storage_id) {
+            self.vault.heard += 1;
             self.vault.pod_stopped(&pod.pod_uid, timestamp(self.now_ms));
         }
     }
 
     fn vault_pod_ready(&mut self, storage_id: &str) -> bool {
         self.vault.pod_ready(storage_id)
+    }
+
+    fn vault_heard(&mut self) -> u64 {
+        self.vault.heard
     }
 
     fn vault_read(&mut self, read: &VaultRead) -> Result<Value, String> {
@@ -169,17 +177,11 @@ impl Outside for Beyond<'_> {
     }
 
     fn principal_of(&mut self, cluster: &str, token: &str) -> Option<String> {
-        let url = URL_SAFE_NO_PAD.decode(token.strip_prefix("k8s-aws-v1.")?).ok()?;
-        let url = url::Url::parse(std::str::from_utf8(&url).ok()?).ok()?;
-        let query: BTreeMap<String, String> = url.query_pairs().into_owned().collect();
-        let signed = query
-            .get("X-Amz-SignedHeaders")
-            .is_some_and(|headers| headers.split(';').any(|name| name == "x-k8s-aws-id"));
-        let key = query.get("X-Amz-Credential")?.split('/').next()?.to_owned();
-        let good = signed
-            && query.get("Action").map(String::as_str) == Some("GetCallerIdentity")
-            && !key.is_empty()
-            && !self.aws.refused_keys.contains_key(&key)
+        let presigned = presigned::read(token)?;
+        let good = presigned.asks_who
+            && !token.ends_with('=')
+            && !presigned.key.is_empty()
+            && !self.aws.refused_keys.contains_key(&presigned.key)
             && !cluster.is_empty();
         good.then(|| format!("arn:aws:iam::{}:user/platflow", self.aws.account()))
     }
@@ -235,6 +237,7 @@ impl World {
         }
         // A review asks IAM and the cluster, never a Vault: an empty one stands in while this one is busy.
         let mut vault = std::mem::replace(&mut self.vault, Servers::new(0));
+        vault.heard += 1;
         let beyond = Beyond { aws: &mut self.aws, vault: &mut self.vault, pods: &mut self.pods, now_ms };
         let reviewer = Reviewer { clusters: &self.kubernetes, cluster, beyond: RefCell::new(beyond) };
         let reply = vault.handle(storage_id, request, timestamp(now_ms), &reviewer);

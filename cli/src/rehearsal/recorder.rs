@@ -56,6 +56,8 @@ struct Camera {
 
 #[derive(Default)]
 struct Inner {
+    /// Sum of the tally.
+    total: u64,
     tally: BTreeMap<String, u64>,
     made: Made,
     things: Things,
@@ -152,6 +154,7 @@ impl Recorder {
     pub(crate) fn restore(&self, counters: &Counters, things: Things, made: Made) {
         let mut inner = self.inner();
         inner.tally = tally(counters);
+        inner.total = inner.tally.values().sum();
         inner.things = things;
         inner.made = made;
     }
@@ -273,14 +276,23 @@ impl Witness for Recorder {
     fn before(&self, world: &World, now_ms: i64, may_change: bool) {
         self.calls.fetch_add(1, Ordering::SeqCst);
         let mut inner = self.inner();
-        let things = inner.things.clone();
+        if inner.camera.is_none() {
+            return;
+        }
+        let pending = may_change.then(|| (Arc::new(world.clone()), now_ms, inner.things.clone()));
         if let Some(camera) = &mut inner.camera {
-            camera.pending = may_change.then(|| (Arc::new(world.clone()), now_ms, things));
+            camera.pending = pending;
         }
     }
 
     fn after(&self, world: &World, now_ms: i64) {
         let inner = &mut *self.inner();
+        // Most calls only look, and counts never fall: the sum tells.
+        let counted = world.counters.mutations.values().chain(world.counters.smoke.values()).sum();
+        if inner.total == counted {
+            return;
+        }
+        inner.total = counted;
         let tally = tally(&world.counters);
         let Some(what) = tally.iter().find(|(name, count)| inner.tally.get(*name) != Some(count)) else { return };
         let what = what.0.clone();

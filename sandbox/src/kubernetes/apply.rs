@@ -214,13 +214,8 @@ pub(crate) fn apply(
 }
 
 fn same_but_managers(a: &Value, b: &Value) -> bool {
-    without_managers(a) == without_managers(b)
-}
-
-fn without_managers(object: &Value) -> Value {
-    let mut copy = object.clone();
-    remove(&mut copy, &["metadata", "managedFields"]);
-    copy
+    let metadata = |object: &Value| object.get("metadata").cloned().unwrap_or_default();
+    same_members(a, b, &["metadata"]) && same_members(&metadata(a), &metadata(b), &["managedFields"])
 }
 
 /// Finds the fields that others own and this apply would change; takes them over, or refuses.
@@ -290,7 +285,7 @@ fn conflict(conflicts: &[(String, Vec<String>)]) -> Refusal {
 
 /// Records an ordinary write: what it changed belongs to its manager, and no longer to those whose value it replaced.
 pub(crate) fn record_update(before: Option<&Value>, object: &mut Value, who: Writer<'_>, place: &Place<'_>) {
-    let mut changed = Fields::of_update(before.map(without_managers).as_ref(), &without_managers(object), place);
+    let mut changed = Fields::of_update(before, object, place);
     strip_system(&mut changed);
     if who.subresource.is_empty() && !place.custom() {
         // The server's own first values belong to nobody.
@@ -323,23 +318,31 @@ pub(crate) fn record_update(before: Option<&Value>, object: &mut Value, who: Wri
     write_managers(object, all);
 }
 
-/// Whether two states differ in anything but bookkeeping (times of managers, resourceVersion).
+/// Whether two states of one object are the same but for bookkeeping (times of managers, resourceVersion).
 pub(crate) fn same(a: &Value, b: &Value) -> bool {
-    let plain = |object: &Value| {
-        let mut copy = object.clone();
-        remove(&mut copy, &["metadata", "resourceVersion"]);
-        if let Some(Value::Array(entries)) = copy.pointer_mut("/metadata/managedFields") {
-            let mut stripped: Vec<String> = Vec::new();
-            for entry in entries.iter_mut() {
-                remove(entry, &["time"]);
-                stripped.push(entry.to_string());
-            }
-            stripped.sort();
-            *entries = stripped.into_iter().map(Value::String).collect();
-        }
-        copy
+    let entries = |object: &Value| {
+        let mut stripped: Vec<String> = list(object, "/metadata/managedFields")
+            .iter()
+            .map(|entry| {
+                let mut entry = entry.clone();
+                remove(&mut entry, &["time"]);
+                entry.to_string()
+            })
+            .collect();
+        stripped.sort();
+        stripped
     };
-    plain(a) == plain(b)
+    let metadata = |object: &Value| object.get("metadata").cloned().unwrap_or_default();
+    same_members(a, b, &["apiVersion", "kind", "metadata"])
+        && same_members(&metadata(a), &metadata(b), &["resourceVersion", "managedFields"])
+        && entries(a) == entries(b)
+}
+
+/// Whether two maps have the same members but for some: these may differ, or be in one alone.
+fn same_members(a: &Value, b: &Value, but: &[&str]) -> bool {
+    let (Value::Object(a), Value::Object(b)) = (a, b) else { return a == b };
+    let of = |map: &'_ serde_json::Map<String, Value>| map.keys().filter(|key| !but.contains(&key.as_str())).count();
+    of(a) == of(b) && a.iter().all(|(key, value)| but.contains(&key.as_str()) || b.get(key) == Some(value))
 }
 
 /// Drops maps and lists that an object of a built-in kind never shows empty.

@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use super::cluster::Cluster;
 use super::model::{Caller, KubeRequest, Outside};
 use super::object::{self, list, text};
+use super::presigned;
 use super::status::Refusal;
 use super::store::Key;
 
@@ -119,29 +120,12 @@ fn service_account(namespace: &str, account: &str, uid: &str) -> User {
 
 /// Checks the form and age of a presigned `GetCallerIdentity` token; whose signature it is, the AWS side says.
 pub(crate) fn presigned_token_is_fresh(token: &str, cluster: &str, wall: Timestamp) -> bool {
-    let Some(encoded) = token.strip_prefix("k8s-aws-v1.") else { return false };
-    let Some(url) =
-        URL_SAFE_NO_PAD.decode(encoded.trim_end_matches('=')).ok().and_then(|bytes| String::from_utf8(bytes).ok())
-    else {
-        return false;
-    };
-    let Ok(url) = url::Url::parse(&url) else { return false };
-    let parameter = |name: &str| {
-        url.query_pairs().find(|(key, _)| key == name).map(|(_, value)| value.into_owned()).unwrap_or_default()
-    };
-    let expires: i64 = parameter("X-Amz-Expires").parse().unwrap_or(i64::MAX);
-    let signed = parameter("X-Amz-SignedHeaders");
-    let date = parameter("X-Amz-Date");
-    let Ok(signed_at) = jiff::fmt::strtime::parse("%Y%m%dT%H%M%S%z", date.replace('Z', "+0000"))
-        .and_then(|parsed| parsed.to_timestamp())
-    else {
-        return false;
-    };
+    let Some(presigned) = presigned::read(token) else { return false };
+    let Some(signed_at) = presigned.signed_at else { return false };
     let age = wall.duration_since(signed_at);
-    parameter("Action") == "GetCallerIdentity"
-        && signed.split(';').any(|header| header == "x-k8s-aws-id")
+    presigned.asks_who
         && !cluster.is_empty()
-        && expires <= 900
+        && presigned.expires <= 900
         && age >= SignedDuration::from_mins(-5)
         && age <= SignedDuration::from_mins(15)
 }

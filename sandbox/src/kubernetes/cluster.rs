@@ -1,7 +1,7 @@
 //! One cluster: its identity, objects, access grants, add-ons and the queue of what its controllers have to look at.
 //! Requests are in `verbs`, controllers in `controllers`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
@@ -13,6 +13,7 @@ use super::apply::{self, Writer};
 use super::lists::Place as Walk;
 use super::model::{AccessGrant, NewCluster};
 use super::object;
+use super::queue::{Beyond, Poll, Queue, Seen};
 use super::resources::{self, Resource};
 use super::store::{Key, Store};
 
@@ -44,42 +45,6 @@ pub(crate) struct Identity {
     pub(crate) counter: u64,
 }
 
-/// Work for the controllers, on simulated time.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Queue {
-    due: BTreeSet<(Timestamp, Key)>,
-    at: BTreeMap<Key, Timestamp>,
-}
-
-impl Queue {
-    /// Asks to look at a key at a time; the earliest wish counts.
-    pub(crate) fn ask(&mut self, key: Key, at: Timestamp) {
-        if let Some(old) = self.at.get(&key) {
-            if *old <= at {
-                return;
-            }
-            self.due.remove(&(*old, key.clone()));
-        }
-        self.at.insert(key.clone(), at);
-        self.due.insert((at, key));
-    }
-
-    /// The next time something is due.
-    pub(crate) fn next(&self) -> Option<Timestamp> {
-        self.due.first().map(|(at, _)| *at)
-    }
-
-    /// Takes the earliest key that is due.
-    pub(crate) fn pop(&mut self, now: Timestamp) -> Option<(Timestamp, Key)> {
-        if self.next()? > now {
-            return None;
-        }
-        let (at, key) = self.due.pop_first()?;
-        self.at.remove(&key);
-        Some((at, key))
-    }
-}
-
 /// The kinds whose status shows its owner: those that a client writes and a controller reports on. Pods and nodes change too often.
 fn controlled(key: &Key) -> bool {
     matches!(
@@ -99,8 +64,12 @@ pub(crate) struct Cluster {
     pub(crate) queue: Queue,
     /// Resources that CRDs add.
     pub(crate) custom: Vec<Arc<Resource>>,
+    /// The definitions that those were read from.
+    pub(crate) definitions: BTreeMap<Key, (Arc<Value>, Vec<Arc<Resource>>)>,
     /// Vault storage ids with the pod that holds each now.
     pub(crate) vault_pods: BTreeMap<String, String>,
+    /// How often add-ons changed: what they configure is in no object.
+    pub(crate) settings: u64,
     /// Whether the identity changed since it was last taken.
     pub(crate) identity_dirty: bool,
     /// Simulated time of the last look or request.
@@ -119,7 +88,9 @@ impl Cluster {
             store,
             queue: Queue::default(),
             custom: Vec::new(),
+            definitions: BTreeMap::new(),
             vault_pods: BTreeMap::new(),
+            settings: 0,
             identity_dirty: true,
             clock: Timestamp::UNIX_EPOCH,
             emptied_of_pods: BTreeMap::new(),
@@ -186,21 +157,43 @@ impl Cluster {
         resources::built_in().iter().chain(self.custom.iter())
     }
 
-    /// Reads the CRDs again.
+    /// Reads the CRDs again: those that say something else than before. Schemas are large, and most writes are not to them.
     pub(crate) fn refresh_definitions(&mut self) {
-        self.custom = self
+        let mut read = BTreeMap::new();
+        for (key, crd) in self
             .store
             .list("apiextensions.k8s.io", "customresourcedefinitions", None)
             .filter(|(_, crd)| object::condition_true(crd, "Established"))
-            .flat_map(|(_, crd)| resources::of_definition(crd))
-            .map(Arc::new)
-            .collect();
+        {
+            let resources = match self.definitions.get(key) {
+                Some((old, resources)) if Arc::ptr_eq(old, crd) || old.get("spec") == crd.get("spec") => {
+                    resources.clone()
+                }
+                _ => resources::of_definition(crd).into_iter().map(Arc::new).collect(),
+            };
+            read.insert(key.clone(), (Arc::clone(crd), resources));
+        }
+        self.custom = read.values().flat_map(|(_, resources)| resources.iter().cloned()).collect();
+        self.definitions = read;
     }
 
     /// Asks the controllers to look at a key after some milliseconds.
     pub(crate) fn ask(&mut self, key: Key, now: Timestamp, after_ms: i64) {
         let at = now.checked_add(SignedDuration::from_millis(after_ms)).unwrap_or(now);
         self.queue.ask(key, at);
+    }
+
+    /// What a look that waits may depend on, as it is now.
+    pub(crate) fn seen(&self) -> Seen {
+        Seen { version: self.store.version(), settings: self.settings }
+    }
+
+    /// Asks the controllers to look at a key every so many milliseconds, but only where it may find anything new: what
+    /// it waits for is an object, a setting, or what a Vault does, and not the time.
+    pub(crate) fn poll(&mut self, key: Key, now: Timestamp, every_ms: i64, beyond: Beyond) {
+        let at = now.checked_add(SignedDuration::from_millis(every_ms)).unwrap_or(now);
+        let poll = Poll { every_ms, seen: self.seen(), beyond };
+        self.queue.poll(key, at, poll);
     }
 
     /// Stores an object by its key, as controllers do: without admission, and only if it differs.

@@ -1,14 +1,24 @@
 //! CEL, as the API server evaluates it in the rules of schemas and in admission policies.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
+use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 
 use cel::objects::{Key, Map};
-use cel::{Context, Env, Value as Cel};
+use cel::{Context, Env, Program, Value as Cel};
 use serde_json::Value;
 
 /// Longer ones are not evaluated: the parser recurses for every operator, on the stack of whoever asks.
 const LONGEST: usize = 2_048;
+
+/// How many expressions a thread remembers; a cluster with more reads some of them again.
+const REMEMBERED: usize = 512;
+
+thread_local! {
+    /// Expressions that were read: the same few are asked at every write, and reading takes longer than answering.
+    static READ: RefCell<HashMap<String, Rc<Program>>> = RefCell::new(HashMap::new());
+}
 
 fn environment() -> &'static Arc<Env> {
     static ENVIRONMENT: OnceLock<Arc<Env>> = OnceLock::new();
@@ -42,6 +52,20 @@ fn to_cel(value: &Value) -> Cel {
     }
 }
 
+fn program(expression: &str) -> Result<Rc<Program>, String> {
+    if let Some(known) = READ.with_borrow(|read| read.get(expression).cloned()) {
+        return Ok(known);
+    }
+    let program = Rc::new(environment().compile(expression).map_err(|errors| errors.to_string())?);
+    READ.with_borrow_mut(|read| {
+        if read.len() >= REMEMBERED {
+            read.clear();
+        }
+        read.insert(expression.to_owned(), Rc::clone(&program));
+    });
+    Ok(program)
+}
+
 /// Whether an expression is true of what the names stand for.
 ///
 /// # Errors
@@ -50,7 +74,7 @@ pub(crate) fn holds(expression: &str, names: &[(&str, &Value)]) -> Result<bool, 
     if expression.len() > LONGEST {
         return Err(format!("the expression is longer than {LONGEST} bytes"));
     }
-    let program = environment().compile(expression).map_err(|errors| errors.to_string())?;
+    let program = program(expression)?;
     let mut context = Context::with_env(Arc::clone(environment()));
     for (name, value) in names {
         context.add_variable_from_value(*name, to_cel(value));

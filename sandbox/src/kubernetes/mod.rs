@@ -18,8 +18,10 @@ mod object;
 mod openapi;
 mod patch;
 mod portforward;
+pub(crate) mod presigned;
 mod protobuf;
 mod quantity;
+mod queue;
 mod resources;
 mod route;
 mod schema;
@@ -142,6 +144,7 @@ impl Clusters {
         if let Some(cluster) = self.clusters.get_mut(cluster) {
             cluster.identity.addons.insert(name.to_owned(), Addon { version: version.to_owned(), configuration });
             cluster.identity_dirty = true;
+            cluster.settings += 1;
             controllers::addons::install(cluster, name, now);
             controllers::settle(cluster, now);
         }
@@ -152,6 +155,7 @@ impl Clusters {
         if let Some(cluster) = self.clusters.get_mut(cluster) {
             cluster.identity.addons.remove(name);
             cluster.identity_dirty = true;
+            cluster.settings += 1;
             controllers::addons::uninstall(cluster, name, now);
             controllers::settle(cluster, now);
         }

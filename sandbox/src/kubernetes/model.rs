@@ -135,6 +135,10 @@ pub trait Outside {
     fn vault_pod_stopped(&mut self, storage_id: &str);
     /// Whether the Vault on this storage is initialised and unsealed.
     fn vault_pod_ready(&mut self, storage_id: &str) -> bool;
+    /// Grows whenever a Vault is asked for anything or one comes or goes, but for the reads below.
+    fn vault_heard(&mut self) -> u64 {
+        0
+    }
     /// Reads a secret of the Vault behind a Service, logging in with a service account token.
     ///
     /// # Errors

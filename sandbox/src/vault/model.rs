@@ -234,6 +234,9 @@ pub struct Servers {
     pub(super) clusters: BTreeMap<String, Cluster>,
     #[serde(skip)]
     pub(super) dirty: BTreeSet<String>,
+    /// How often anybody but the sandbox's own readers asked, or a server came or went.
+    #[serde(skip)]
+    pub(crate) heard: u64,
     /// How far the timers were run; unknown after a restore.
     #[serde(skip)]
     pub(super) seen: Option<Timestamp>,

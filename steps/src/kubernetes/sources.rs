@@ -1,4 +1,5 @@
-//! Where manifests come from: a URL pinned by digest, a file, or what ships with the binary. Read once per process.
+//! Where manifests come from: a URL pinned by digest, a file, or what ships with the binary. Each is read once. What the
+//! objects mean is not known here.
 
 use super::documents;
 use super::download::Download;
@@ -36,13 +37,30 @@ pub(crate) struct Sources {
     download: Download,
 }
 
+/// What ships with the binary is the same for everybody in it: parsed once, however many catalogs are made.
+static SHIPPED: Mutex<Vec<(&'static str, Arc<Vec<Value>>)>> = Mutex::new(Vec::new());
+
+fn shipped(text: &'static str) -> Result<Arc<Vec<Value>>, StepError> {
+    let mut known = SHIPPED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, objects)) = known.iter().find(|(other, _)| std::ptr::eq(*other, text)) {
+        return Ok(Arc::clone(objects));
+    }
+    let objects = Arc::new(documents::objects(text)?);
+    known.push((text, Arc::clone(&objects)));
+    Ok(objects)
+}
+
 fn refused(what: impl Into<String>) -> StepError {
     StepError::permanent(what).leaving(Residue::None)
 }
 
 impl Sources {
     /// The objects of a source; `embedded` is the text that ships for the kind that asks, if one does.
-    pub(crate) async fn objects(&self, source: &Source, embedded: Option<&str>) -> Result<Arc<Vec<Value>>, StepError> {
+    pub(crate) async fn objects(
+        &self,
+        source: &Source,
+        embedded: Option<&'static str>,
+    ) -> Result<Arc<Vec<Value>>, StepError> {
         if let Some(known) = self.read.lock().unwrap_or_else(PoisonError::into_inner).get(source) {
             return Ok(Arc::clone(known));
         }
@@ -56,7 +74,10 @@ impl Sources {
                 read.map_err(|error| refused(format!("{} cannot be read: {error}", path.display())))?
             }
             (None, None, true) => match embedded {
-                Some(text) => text.as_bytes().to_vec(),
+                Some(text) => {
+                    check(source, text.as_bytes())?;
+                    return shipped(text);
+                }
                 None => return Err(refused("no manifest ships for this kind: name a url or a file")),
             },
             _ => return Err(refused("a source is exactly one of url, file and embedded")),
@@ -65,18 +86,20 @@ impl Sources {
         let text =
             std::str::from_utf8(&bytes).map_err(|error| refused(format!("the manifest is not text: {error}")))?;
         let objects = Arc::new(documents::objects(text)?);
-        // What ships differs from kind to kind under the same source: only pinned and named sources are kept.
-        if !source.embedded {
-            let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
-            read.insert(source.clone(), Arc::clone(&objects));
-        }
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        read.insert(source.clone(), Arc::clone(&objects));
         Ok(objects)
     }
 
     /// The objects of a source for whoever takes them away: what can be had of them. With a list of them on record an
     /// address is not even asked, and where nothing is on record nothing was applied; so a source that has vanished or
     /// changed keeps nobody from a rollback.
-    pub(crate) async fn for_undo(&self, source: &Source, embedded: Option<&str>, on_record: bool) -> Vec<Value> {
+    pub(crate) async fn for_undo(
+        &self,
+        source: &Source,
+        embedded: Option<&'static str>,
+        on_record: bool,
+    ) -> Vec<Value> {
         if on_record && source.url.is_some() {
             return Vec::new();
         }

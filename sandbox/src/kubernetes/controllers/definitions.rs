@@ -124,6 +124,6 @@ fn clean_up(look: &mut Look<'_>, key: &Key, crd: &Value) {
         look.cluster.store.delete(key);
         look.cluster.refresh_definitions();
     } else if left > 0 {
-        look.again(key, 1_000);
+        look.poll(key, 1_000);
     }
 }

@@ -68,7 +68,7 @@ fn finish(look: &mut Look<'_>, key: &Key, current: &Arc<Value>) {
         if dependents(look.cluster, &uid).is_empty() {
             release(look, key, "foregroundDeletion");
         } else {
-            look.again(key, 500);
+            look.poll(key, 500);
         }
     }
 }

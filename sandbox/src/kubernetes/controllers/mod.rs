@@ -26,6 +26,7 @@ use serde_json::Value;
 use super::cluster::Cluster;
 use super::model::Outside;
 use super::object::{self, list, text};
+use super::queue::{Beyond, Poll};
 use super::store::{Change, ChangeKind, Key};
 
 pub(crate) use bootstrap::bootstrap;
@@ -46,6 +47,12 @@ impl Look<'_> {
     pub(crate) fn again(&mut self, key: &Key, after_ms: i64) {
         self.cluster.ask(key.clone(), self.now, after_ms);
     }
+
+    /// Asks to look at a key again and again until something in the cluster is otherwise. Only for a look that would find
+    /// the same at any other time.
+    pub(crate) fn poll(&mut self, key: &Key, every_ms: i64) {
+        self.cluster.poll(key.clone(), self.now, every_ms, Beyond::Nothing);
+    }
 }
 
 /// Most looks in one call: a bound against controllers that feed each other without end.
@@ -55,13 +62,27 @@ const MOST_LOOKS: usize = 200_000;
 pub(crate) fn advance(cluster: &mut Cluster, now: Timestamp, outside: &mut dyn Outside) {
     settle(cluster, now);
     for _ in 0..MOST_LOOKS {
-        let Some((at, key)) = cluster.queue.pop(now) else { return };
+        let Some((at, key, poll)) = cluster.queue.pop(now) else { return };
+        if let Some(poll) = poll.filter(|poll| still(cluster, poll, outside)) {
+            cluster.queue.pass(key, at, now, poll);
+            continue;
+        }
         cluster.clock = at;
         let mut look = Look { cluster, outside, now: at };
         reconcile(&mut look, &key);
         settle(cluster, at);
     }
     tracing::warn!(cluster = cluster.name(), "controllers did not come to rest");
+}
+
+/// Whether nothing that a poll waits for has changed.
+fn still(cluster: &Cluster, poll: &Poll, outside: &mut dyn Outside) -> bool {
+    poll.seen == cluster.seen()
+        && match &poll.beyond {
+            Beyond::Nothing => true,
+            Beyond::Ready(storage, ready) => outside.vault_pod_ready(storage) == *ready,
+            Beyond::Heard(heard) => outside.vault_heard() == *heard,
+        }
 }
 
 /// Turns changes into work.

@@ -69,7 +69,7 @@ fn empty(look: &mut Look<'_>, key: &Key) {
     }
     set_conditions(look, key, &left, &broken);
     if !left.is_empty() || !broken.is_empty() {
-        look.again(key, 2_000);
+        look.poll(key, 2_000);
         return;
     }
     // After pods it waits for a part of their grace, although they may have gone at once.

@@ -8,6 +8,7 @@ use super::super::auth;
 use super::super::model::VaultRead;
 use super::super::network;
 use super::super::object::{self, condition_true, int, label, list, put_condition, text};
+use super::super::queue::Beyond;
 use super::super::store::Key;
 use super::{Look, all};
 
@@ -104,7 +105,7 @@ pub(crate) fn application(look: &mut Look<'_>, key: &Key) {
                 json!({"sync": {"status": "Unknown"}, "health": {"status": "Unknown"}, "conditions": [row]}),
             );
         });
-        look.again(key, 10_000);
+        look.poll(key, 10_000);
         return;
     }
     let now = object::stamp(look.now);
@@ -158,7 +159,13 @@ pub(crate) fn store(look: &mut Look<'_>, key: &Key) {
         Err(error) => json!({"type": "Ready", "status": "False", "reason": "InvalidProviderConfig", "message": error}),
     };
     set_ready(look, key, row, outcome.is_ok());
-    look.again(key, if outcome.is_ok() { 300_000 } else { 10_000 });
+    if outcome.is_ok() { content(look, key, 300_000) } else { look.again(key, 10_000) }
+}
+
+/// What Vault gave it gives again, until somebody tells it something: only a refusal may pass by itself.
+fn content(look: &mut Look<'_>, key: &Key, every_ms: i64) {
+    let heard = look.outside.vault_heard();
+    look.cluster.poll(key.clone(), look.now, every_ms, Beyond::Heard(heard));
 }
 
 fn set_ready(look: &mut Look<'_>, key: &Key, row: Value, good: bool) {
@@ -257,7 +264,7 @@ pub(crate) fn external_secret(look: &mut Look<'_>, key: &Key) {
                 json!({"type": "Ready", "status": "True", "reason": "SecretSynced", "message": "secret synced"}),
                 true,
             );
-            look.again(key, 60_000);
+            content(look, key, 60_000);
         }
         Err(error) => {
             set_ready(

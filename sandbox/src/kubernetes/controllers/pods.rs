@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::super::model::VaultPod;
 use super::super::network;
 use super::super::object::{self, annotation, label, list, put_condition, text};
+use super::super::queue::Beyond;
 use super::super::selectors::plain_selector_matches;
 use super::super::store::Key;
 use super::Look;
@@ -107,7 +108,7 @@ fn start(look: &mut Look<'_>, key: &Key, pod: &Arc<Value>) {
                 &now,
             );
         });
-        look.again(key, 2_000);
+        look.poll(key, 2_000);
         return;
     }
     let address = look.cluster.new_address("10.0");
@@ -204,7 +205,7 @@ fn run(look: &mut Look<'_>, key: &Key, pod: &Arc<Value>) {
         None => behaviour(pod) != "never-ready" && network::lacks(look.cluster, pod).is_none(),
     };
     if !ready && storage.is_none() && behaviour(pod) != "never-ready" {
-        look.again(key, PROBE_MS);
+        look.poll(key, PROBE_MS);
     }
     let now = object::stamp(look.now);
     let was = object::condition_true(pod, "Ready");
@@ -217,12 +218,12 @@ fn run(look: &mut Look<'_>, key: &Key, pod: &Arc<Value>) {
             set_conditions(new, &[("ContainersReady", ready, reason), ("Ready", ready, reason)], &now);
         });
     }
-    if storage.is_some() {
+    if let Some(storage) = storage {
         // The processes of a restored world are told again; starting what runs changes nothing.
         if !look.cluster.vault_pods.contains_key(&key.path()) {
             start_vault(look, key, pod);
         }
-        look.again(key, PROBE_MS);
+        look.cluster.poll(key.clone(), look.now, PROBE_MS, Beyond::Ready(storage, ready));
     }
 }
 

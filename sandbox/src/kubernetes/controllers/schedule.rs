@@ -170,7 +170,7 @@ pub(crate) fn look(look: &mut Look<'_>, key: &Key, pod: &Arc<Value>) {
     };
     match claims_bound(look, pod, &node) {
         Ok(true) => bind(look, key, &node),
-        Ok(false) => look.again(key, 1_000),
+        Ok(false) => look.poll(key, 1_000),
         Err(message) => unschedulable(look, key, &message),
     }
 }

@@ -51,7 +51,7 @@ pub(crate) fn stateful_set(look: &mut Look<'_>, key: &Key) {
     roll(look, &set, &pods, &revision);
     report_stateful(look, key, &set, &revision);
     if failed {
-        look.again(key, 5_000);
+        look.poll(key, 5_000);
     }
 }
 
@@ -162,7 +162,7 @@ pub(crate) fn daemon_set(look: &mut Look<'_>, key: &Key) {
                 object::set(&mut pod, &["metadata", "labels", "controller-revision-hash"], json!(hash));
                 object::set(&mut pod, &["spec", "nodeName"], json!(node.name));
                 if make_pod(look, &set, pod).is_err() {
-                    look.again(key, 5_000);
+                    look.poll(key, 5_000);
                 }
             }
             Some((pod, found))
@@ -214,7 +214,7 @@ pub(crate) fn job(look: &mut Look<'_>, key: &Key) {
             object::set(&mut pod, &["metadata", "generateName"], json!(format!("{}-", key.name)));
             object::set(&mut pod, &["metadata", "ownerReferences"], owned_by(&job, "batch/v1", "Job"));
             if make_pod(look, &job, pod).is_err() {
-                look.again(key, 5_000);
+                look.poll(key, 5_000);
             }
         }
     }

@@ -38,7 +38,7 @@ pub(crate) fn claim(look: &mut Look<'_>, key: &Key) {
                     .any(|volume| text(volume, "/persistentVolumeClaim/claimName") == key.name)
         });
         if used {
-            look.again(key, 2_000)
+            look.poll(key, 2_000)
         } else {
             garbage::release(look, key, "kubernetes.io/pvc-protection")
         }

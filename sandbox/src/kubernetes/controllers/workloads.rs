@@ -389,7 +389,7 @@ pub(crate) fn replica_set(look: &mut Look<'_>, key: &Key) {
         }
     });
     if failed {
-        look.again(key, 5_000);
+        look.poll(key, 5_000);
     }
 }
 

@@ -303,12 +303,11 @@ pub(crate) fn commit(
     let walk = Walk::root(resource.schema.as_deref(), resource.custom).of_kind(&resource.kind);
     if mode == Mode::Update {
         let who = Writer { manager: &manager, api_version: &resource.api_version(), subresource: sub, now: &now };
-        let before = live.as_ref().map(|live| shown(resource, live));
-        apply::record_update(before.as_ref(), &mut new, who, &walk);
+        apply::record_update(live.as_deref(), &mut new, who, &walk);
     }
     defaults::generate(&resource.group, &resource.plural, &mut new);
     if let Some(live) = &live
-        && apply::same(&shown(resource, live), &shown(resource, &new))
+        && apply::same(live, &new)
     {
         return Ok((false, Arc::clone(live)));
     }
