@@ -37,8 +37,11 @@ pub(crate) struct Sources {
     download: Download,
 }
 
+/// A text that ships with the binary, and its objects.
+type Shipped = (&'static str, Arc<Vec<Value>>);
+
 /// What ships with the binary is the same for everybody in it: parsed once, however many catalogs are made.
-static SHIPPED: Mutex<Vec<(&'static str, Arc<Vec<Value>>)>> = Mutex::new(Vec::new());
+static SHIPPED: Mutex<Vec<Shipped>> = Mutex::new(Vec::new());
 
 fn shipped(text: &'static str) -> Result<Arc<Vec<Value>>, StepError> {
     let mut known = SHIPPED.lock().unwrap_or_else(PoisonError::into_inner);
