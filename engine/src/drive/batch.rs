@@ -92,7 +92,9 @@ impl Builder {
                 Some(RecordChange::Gone { step: name(), next_generation: state.generation })
             }
             (Event::StepUndone { .. } | Event::StepKept { .. }, OnRecord::Restored) => restored(run, step, state),
-            (_, now) if now.is_own() && !before.is_own() => Some(RecordChange::Own { step: name() }),
+            // Another run may have had it meanwhile: whoever is about to touch the thing has its record again.
+            (_, OnRecord::Unsettled) if before != OnRecord::Unsettled => Some(RecordChange::Own { step: name() }),
+            (_, OnRecord::Settled) if !before.is_own() => Some(RecordChange::Own { step: name() }),
             _ => None,
         };
         self.batch.record.extend(change);
@@ -107,4 +109,62 @@ fn restored(run: &Run, step: &PlannedStep, state: &StepState) -> Option<RecordCh
     row.outputs = Some(prior.outputs.clone());
     row.settled = true;
     Some(RecordChange::Put(Box::new(row)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Direction;
+    use crate::model::generate;
+    use crate::model::kinds::Habit;
+    use crate::name::{EnvironmentName, EnvironmentUid, RunId, StepName};
+    use crate::plan::OnFailure;
+    use jiff::Timestamp;
+    use serde_json::json;
+    use std::sync::Arc;
+
+    /// What one event alone changes of the record.
+    fn change(run: &mut Run, event: Event) -> Vec<RecordChange> {
+        let mut builder = Builder::default();
+        builder.apply(run, event).unwrap();
+        builder.finish(run).unwrap().0.record
+    }
+
+    /// Proves when the record of a step becomes the state of this run: at the first intent, not again at its outcome, and
+    /// again as soon as an undo is about to touch what another run may have had on record meanwhile.
+    #[test]
+    fn whoever_is_about_to_touch_a_thing_has_its_record() {
+        let step = StepName::new("a").unwrap();
+        let at = Timestamp::UNIX_EPOCH;
+        let plan = generate::plan(vec![generate::step("a", Habit::ALL[0], json!({}), &[]).unwrap()]).unwrap();
+        let first = Event::RunStarted {
+            environment: EnvironmentName::new("e").unwrap(),
+            environment_uid: EnvironmentUid::new("u").unwrap(),
+            plan_digest: String::new(),
+            on_failure: OnFailure::Park,
+            version: String::new(),
+            at,
+        };
+        let mut run = Run::begin(RunId::new("r").unwrap(), Arc::new(plan), &first).unwrap();
+        let intended =
+            Event::StepIntended { step: step.clone(), attempt: 1, generation: 0, spec: json!({}), prior: None, at };
+        let verified = Event::StepVerified { step: step.clone(), outputs: json!({}), effect: Effect::Created, at };
+        let backward = Event::DirectionSet { direction: Direction::backward("operator", true, Vec::new()), at };
+        let undo = Event::UndoIntended { step: step.clone(), attempt: 1, at };
+        let noted = |key: &str| Event::StepNoted { step: step.clone(), key: key.to_owned(), value: json!(1) };
+        let undone = Event::StepUndone { step: step.clone(), evidence: String::new(), at };
+        let own = vec![RecordChange::Own { step: step.clone() }];
+        for (event, wanted) in [
+            (intended, own.clone()),
+            (verified, Vec::new()),
+            (backward, Vec::new()),
+            (undo, Vec::new()),
+            (noted("one"), own),
+            (noted("two"), Vec::new()),
+            (undone, vec![RecordChange::Gone { step: step.clone(), next_generation: 1 }]),
+        ] {
+            let kind = event.kind();
+            assert_eq!(change(&mut run, event), wanted, "{kind}");
+        }
+    }
 }

@@ -79,17 +79,13 @@ impl<'a> Journaled<'a> {
 
     /// The last place at or before `sequence` that has its hash written under it: events of one append share one.
     fn known_before(&self, connection: &Connection, sequence: i64) -> Result<(i64, Hash), JournalError> {
-        let (first, _) = place::range(self.number)?;
+        let ((first, _), last) = (place::range(self.number)?, place::of(self.number, sequence)?);
         let found: Option<(i64, Hash)> = connection
             .prepare_cached(
                 "SELECT id, hash FROM events WHERE id BETWEEN ?1 AND ?2 AND hash IS NOT NULL ORDER BY id DESC LIMIT 1",
             )
             .and_then(|mut statement| {
-                statement
-                    .query_row([first, place::of(self.number, sequence).unwrap_or(first)], |row| {
-                        Ok((row.get(0)?, row.get(1)?))
-                    })
-                    .optional()
+                statement.query_row([first, last], |row| Ok((row.get(0)?, row.get(1)?))).optional()
             })
             .map_err(sqlite("read"))?;
         Ok(found.map_or((0, self.genesis), |(id, hash)| (place::sequence(id), hash)))

@@ -185,9 +185,9 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "an intent does not put its step on record",
         edits: &[Edit {
             file: "engine/src/drive/batch.rs",
-            find: "            (_, now) if now.is_own() && !before.is_own() => Some",
+            find: "            (_, OnRecord::Unsettled) if before != OnRecord::Unsettled => Some",
             replace: "            (Event::StepIntended { .. }, _) if @on@ => None,
-            (_, now) if now.is_own() && !before.is_own() => Some",
+            (_, OnRecord::Unsettled) if before != OnRecord::Unsettled => Some",
         }],
     },
     Mutant {
