@@ -50,7 +50,7 @@ pub async fn from_record(
     new: Forgetting,
     at: Timestamp,
 ) -> Result<(), DriveError> {
-    let plan = destroy::plan(new.workflow, new.environment.clone(), &new.record, catalog);
+    let plan = Arc::new(destroy::plan(new.workflow, new.environment.clone(), &new.record, catalog));
     let digest = plan.digest().map_err(DriveError::Plan)?;
     let first = Event::RunStarted {
         environment: new.environment,
@@ -60,7 +60,7 @@ pub async fn from_record(
         version: new.version,
         at,
     };
-    let mut run = Run::begin(new.id.clone(), Arc::new(plan.clone()), &first)?;
+    let mut run = Run::begin(new.id.clone(), Arc::clone(&plan), &first)?;
     let mut builder = batch::Builder::default();
     builder.first(first)?;
     for row in new.record {

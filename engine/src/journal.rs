@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::sync::Arc;
 
 mod failure;
 
@@ -89,8 +90,8 @@ impl RunStatus {
 pub struct NewRun {
     /// Chosen by the caller; refused if taken.
     pub id: RunId,
-    /// Pinned plan.
-    pub plan: Plan,
+    /// Pinned plan, shared with the run: it may be large.
+    pub plan: Arc<Plan>,
     /// [`Plan::digest`].
     pub plan_digest: String,
     /// The environment's uid; must be the recorded one if the environment exists.

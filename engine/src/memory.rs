@@ -128,13 +128,13 @@ impl MemoryJournal {
     pub fn refold(&self, run: &RunId) -> Result<Run, JournalError> {
         let tables = self.tables();
         let stored = tables.run(run)?;
-        Run::refold(run.clone(), Arc::new(stored.plan.clone()), &stored.events).map_err(defect)
+        Run::refold(run.clone(), Arc::clone(&stored.plan), &stored.events).map_err(defect)
     }
 }
 
 /// The batch that would have been written if the process had died after its first `count` events.
 fn prefix(id: &RunId, stored: &Stored, batch: &Batch, count: usize, clock: &dyn Clock) -> Result<Batch, JournalError> {
-    let mut run = Run::refold(id.clone(), Arc::new(stored.plan.clone()), &stored.events).map_err(defect)?;
+    let mut run = Run::refold(id.clone(), Arc::clone(&stored.plan), &stored.events).map_err(defect)?;
     let mut builder = Builder::default();
     for event in batch.events.iter().take(count) {
         let event = StoredEvent {

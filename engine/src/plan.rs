@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
+use std::io::{self, BufWriter, Write};
 use std::time::Duration;
 
 /// One step of a plan.
@@ -75,7 +76,28 @@ impl Plan {
     /// # Errors
     /// Only if a value cannot be written as JSON.
     pub fn digest(&self) -> Result<String, serde_json::Error> {
-        Ok(hex::encode(Sha256::digest(serde_json::to_vec(self)?)))
+        let mut hashed = Hashed(Sha256::new());
+        let mut pieces = BufWriter::with_capacity(PIECE, &mut hashed);
+        serde_json::to_writer(&mut pieces, self)?;
+        pieces.flush().map_err(serde_json::Error::io)?;
+        drop(pieces);
+        Ok(hex::encode(hashed.0.finalize()))
+    }
+}
+
+/// A plan of a million steps is not to be in memory a second time, as text, only to be hashed.
+const PIECE: usize = 8_192;
+
+struct Hashed(Sha256);
+
+impl Write for Hashed {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

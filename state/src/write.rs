@@ -11,7 +11,7 @@ use platflow_engine::journal::{
     Batch, EncodedEvent, JournalError, Lease, NewRun, Owner, RecordChange, RunStatus, Sequence, StepRow,
 };
 use platflow_engine::name::{EnvironmentName, RunId, StepName};
-use rusqlite::{Connection, OptionalExtension, Params, params};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, Params, params};
 use std::fs::File;
 
 /// A lease as granted inside a transaction: real once that is committed.
@@ -30,6 +30,11 @@ pub(crate) enum Acquired {
 
 fn execute(connection: &Connection, sql: &str, parameters: impl Params) -> Result<usize, JournalError> {
     connection.prepare_cached(sql).and_then(|mut statement| statement.execute(parameters)).map_err(sqlite("written"))
+}
+
+/// For what is written row by row: looked up once, not once per row.
+fn prepared<'a>(connection: &'a Connection, sql: &str) -> Result<CachedStatement<'a>, JournalError> {
+    connection.prepare_cached(sql).map_err(sqlite("written"))
 }
 
 fn integer(value: u64) -> Result<i64, JournalError> {
@@ -59,7 +64,7 @@ pub(crate) fn create_run(
     if taken.is_some() {
         return Err(storage("written", RunIdTaken(new.id.clone())));
     }
-    let plan = json(&new.plan)?;
+    let plan = json(&*new.plan)?;
     let plan_sha256 = chain::digest(&plan);
     let head_hash = chain::genesis(new.id.as_str(), &new.plan_digest, &plan_sha256);
     let boot = crate::identity::boot_id().map_err(|error| storage("written", error))?;
@@ -251,8 +256,9 @@ fn apply_batch(
         "UPDATE runs SET head = ?1, head_hash = ?2, status = coalesce(?3, status) WHERE number = ?4",
         params![sequence, hash, batch.status.map(RunStatus::as_str), number],
     )?;
+    let mut states = prepared(connection, PUT_STATE)?;
     for row in &batch.steps {
-        put_state(connection, run, number, row)?;
+        put_state(&mut states, run, number, row)?;
     }
     if let Some(payload) = &batch.run_payload {
         let sealed = seal::seal(&[run.as_str()], payload);
@@ -276,32 +282,34 @@ fn append_events(
 ) -> Result<(i64, Hash), JournalError> {
     let recorded_at = time::wall_now().as_microsecond();
     let last = sequence.saturating_add(i64::try_from(events.len()).map_err(|error| storage("written", error))?);
+    let mut insert = prepared(
+        connection,
+        "INSERT INTO events (id, kind, step, payload, recorded_at, hash) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+    )?;
     for event in events {
         sequence += 1;
         let step = event.step.as_ref().map(|step| step.as_str());
         hash = chain::next(&hash, &Link { sequence, kind: event.kind, step, payload: &event.payload, recorded_at });
         let end = (sequence == last).then_some(hash);
-        execute(
-            connection,
-            "INSERT INTO events (id, kind, step, payload, recorded_at, hash) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-            params![place::of(number, sequence)?, event.kind, step, event.payload, recorded_at, end],
-        )?;
+        insert
+            .execute(params![place::of(number, sequence)?, event.kind, step, event.payload, recorded_at, end])
+            .map_err(sqlite("written"))?;
     }
     Ok((sequence, hash))
 }
 
-fn put_state(connection: &Connection, run: &RunId, number: i64, row: &StepRow) -> Result<(), JournalError> {
+const PUT_STATE: &str =
+    "INSERT INTO step_states (run, step, state, intent, outcome, payload, sum) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+     ON CONFLICT (run, step) DO UPDATE SET state = excluded.state, intent = excluded.intent,
+         outcome = excluded.outcome, payload = excluded.payload, sum = excluded.sum";
+
+fn put_state(statement: &mut CachedStatement<'_>, run: &RunId, number: i64, row: &StepRow) -> Result<(), JournalError> {
     let place = |sequence: Option<Sequence>| sequence.map(integer).transpose();
     let (intent, outcome) = (place(row.intent)?, place(row.outcome)?);
     let told = seal::StateSum { run: run.as_str(), step: row.step.as_str(), state: row.state, intent, outcome };
-    execute(
-        connection,
-        "INSERT INTO step_states (run, step, state, intent, outcome, payload, sum) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
-         ON CONFLICT (run, step) DO UPDATE SET state = excluded.state, intent = excluded.intent,
-             outcome = excluded.outcome, payload = excluded.payload, sum = excluded.sum",
-        params![number, row.step.as_str(), row.state, intent, outcome, row.payload, told.over(row.payload.as_deref())],
-    )?;
-    Ok(())
+    let sealed =
+        params![number, row.step.as_str(), row.state, intent, outcome, row.payload, told.over(row.payload.as_deref()),];
+    statement.execute(sealed).map(|_| ()).map_err(sqlite("written"))
 }
 
 fn apply_record(
@@ -314,71 +322,107 @@ fn apply_record(
         .prepare_cached("SELECT e.uid FROM runs r JOIN environments e ON e.name = r.environment WHERE r.number = ?1")
         .and_then(|mut statement| statement.query_row([number], |row| row.get(0)))
         .map_err(sqlite("written"))?;
+    let mut record = Record::of(connection, &uid)?;
     for change in changes {
         match change {
-            RecordChange::Own { step } => put_record(connection, &uid, step, run, None)?,
-            RecordChange::Put(record) => put_record(connection, &uid, &record.step, &record.run, Some(&json(record)?))?,
+            RecordChange::Own { step } => record.put(step, run, None)?,
+            RecordChange::Put(step) => record.put(&step.step, &step.run, Some(&json(step)?))?,
             RecordChange::Gone { step, next_generation } => {
-                strike(connection, &uid, step, *next_generation)?;
-                remember(connection, &uid, step)?;
+                record.strike(step, *next_generation)?;
+                record.remember(step)?;
             }
             RecordChange::Forgotten { step, next_generation } => {
-                strike(connection, &uid, step, *next_generation)?;
-                execute(
-                    connection,
-                    "INSERT INTO forgotten_steps (environment, step, run) VALUES (?1, ?2, ?3)
-                     ON CONFLICT (environment, step) DO UPDATE SET run = excluded.run",
-                    params![uid, step.as_str(), number],
-                )?;
+                record.strike(step, *next_generation)?;
+                record.forget(step, number)?;
             }
         }
     }
     Ok(())
 }
 
-/// Writes a row of the record: the state of the step in a run, or a body of its own.
-fn put_record(
-    connection: &Connection,
-    uid: &str,
-    step: &StepName,
-    run: &RunId,
-    body: Option<&[u8]>,
-) -> Result<(), JournalError> {
-    let sum = seal::record(uid, step.as_str(), run.as_str(), body);
-    execute(
-        connection,
-        "INSERT INTO recorded_steps (environment, step, run, body, sum) VALUES (?1, ?2, ?3, ?4, ?5)
-         ON CONFLICT (environment, step) DO UPDATE SET run = excluded.run, body = excluded.body, sum = excluded.sum",
-        params![uid, step.as_str(), run.as_str(), body, sum],
-    )?;
-    execute(connection, "DELETE FROM generations WHERE environment = ?1 AND step = ?2", params![uid, step.as_str()])?;
-    remember(connection, uid, step)
+/// The record of an environment while an append changes it.
+struct Record<'a> {
+    connection: &'a Connection,
+    uid: &'a str,
+    put: CachedStatement<'a>,
+    /// Some step of it is remembered by its generation alone.
+    any_gone: bool,
+    /// Some step of it is struck off.
+    any_forgotten: bool,
 }
 
-/// Takes a step off the record; its next creation uses `next_generation`.
-fn strike(connection: &Connection, uid: &str, step: &StepName, next_generation: u32) -> Result<(), JournalError> {
-    execute(
-        connection,
-        "DELETE FROM recorded_steps WHERE environment = ?1 AND step = ?2",
-        params![uid, step.as_str()],
-    )?;
-    execute(
-        connection,
-        "INSERT INTO generations (environment, step, next_generation) VALUES (?1, ?2, ?3)
-         ON CONFLICT (environment, step) DO UPDATE SET next_generation = excluded.next_generation",
-        params![uid, step.as_str(), next_generation],
-    )?;
-    Ok(())
-}
+impl<'a> Record<'a> {
+    fn of(connection: &'a Connection, uid: &'a str) -> Result<Self, JournalError> {
+        let any = |sql: &str| {
+            let mut statement = prepared(connection, sql)?;
+            statement.query_row([uid], |row| row.get(0)).map_err(sqlite("written"))
+        };
+        Ok(Self {
+            connection,
+            uid,
+            put: prepared(
+                connection,
+                "INSERT INTO recorded_steps (environment, step, run, body, sum) VALUES (?1, ?2, ?3, ?4, ?5)
+                 ON CONFLICT (environment, step) DO UPDATE SET run = excluded.run, body = excluded.body, sum = excluded.sum",
+            )?,
+            any_gone: any("SELECT EXISTS (SELECT 1 FROM generations WHERE environment = ?1)")?,
+            any_forgotten: any("SELECT EXISTS (SELECT 1 FROM forgotten_steps WHERE environment = ?1)")?,
+        })
+    }
 
-/// What was built again, or proven gone, is no longer forgotten.
-fn remember(connection: &Connection, uid: &str, step: &StepName) -> Result<(), JournalError> {
-    execute(
-        connection,
-        "DELETE FROM forgotten_steps WHERE environment = ?1 AND step = ?2",
-        params![uid, step.as_str()],
-    )?;
-    Ok(())
+    /// Writes a row: the state of the step in a run, or a body of its own.
+    fn put(&mut self, step: &StepName, run: &RunId, body: Option<&[u8]>) -> Result<(), JournalError> {
+        let sum = seal::record(self.uid, step.as_str(), run.as_str(), body);
+        self.put.execute(params![self.uid, step.as_str(), run.as_str(), body, sum]).map_err(sqlite("written"))?;
+        if self.any_gone {
+            execute(
+                self.connection,
+                "DELETE FROM generations WHERE environment = ?1 AND step = ?2",
+                params![self.uid, step.as_str()],
+            )?;
+        }
+        self.remember(step)
+    }
+
+    /// Takes a step off the record; its next creation uses `next_generation`.
+    fn strike(&mut self, step: &StepName, next_generation: u32) -> Result<(), JournalError> {
+        execute(
+            self.connection,
+            "DELETE FROM recorded_steps WHERE environment = ?1 AND step = ?2",
+            params![self.uid, step.as_str()],
+        )?;
+        execute(
+            self.connection,
+            "INSERT INTO generations (environment, step, next_generation) VALUES (?1, ?2, ?3)
+             ON CONFLICT (environment, step) DO UPDATE SET next_generation = excluded.next_generation",
+            params![self.uid, step.as_str(), next_generation],
+        )?;
+        self.any_gone = true;
+        Ok(())
+    }
+
+    fn forget(&mut self, step: &StepName, number: i64) -> Result<(), JournalError> {
+        execute(
+            self.connection,
+            "INSERT INTO forgotten_steps (environment, step, run) VALUES (?1, ?2, ?3)
+             ON CONFLICT (environment, step) DO UPDATE SET run = excluded.run",
+            params![self.uid, step.as_str(), number],
+        )?;
+        self.any_forgotten = true;
+        Ok(())
+    }
+
+    /// What was built again, or proven gone, is no longer forgotten.
+    fn remember(&self, step: &StepName) -> Result<(), JournalError> {
+        if self.any_forgotten {
+            execute(
+                self.connection,
+                "DELETE FROM forgotten_steps WHERE environment = ?1 AND step = ?2",
+                params![self.uid, step.as_str()],
+            )?;
+        }
+        Ok(())
+    }
 }
 
 /// See [`platflow_engine::journal::Journal::release`].

@@ -8,7 +8,7 @@ use crate::drive::guard::Guard;
 use crate::event::{Effect, Finding};
 use crate::failure::{ErrorClass, Residue, StepError};
 use crate::foreign;
-use crate::plan::PlannedStep;
+use crate::name::StepName;
 use crate::state::{Phase, StepState};
 use crate::step::{Difference, Known, Observation, Ownership, Progress, Step, UndoProgress};
 use jiff::Timestamp;
@@ -44,7 +44,8 @@ pub(super) enum Outcome {
 
 /// What a verb needs, taken from the fold when it was spawned.
 pub(super) struct Attempt {
-    pub(super) planned: PlannedStep,
+    /// How long the step may take in all, if its plan says so.
+    pub(super) timeout: Option<Duration>,
     pub(super) kind: Arc<dyn Step>,
     pub(super) settle: Duration,
     pub(super) state: StepState,
@@ -66,6 +67,10 @@ pub(super) fn failed(error: StepError) -> Outcome {
 }
 
 impl Attempt {
+    pub(super) fn name(&self) -> &StepName {
+        &self.context.step
+    }
+
     fn spec(&self) -> &Value {
         self.state.spec.as_ref().unwrap_or(&Value::Null)
     }
@@ -75,10 +80,7 @@ impl Attempt {
         if let Some(deadline) = self.deadline {
             return deadline;
         }
-        let own = self
-            .planned
-            .timeout
-            .and_then(|timeout| Some(after(self.state.changed_at?, self.context.patience(timeout))));
+        let own = self.timeout.and_then(|timeout| Some(after(self.state.changed_at?, self.context.patience(timeout))));
         own.unwrap_or_else(|| after(self.context.now(), self.context.patience(budget)))
     }
 
@@ -119,11 +121,11 @@ impl Attempt {
                 return Outcome::Verified { outputs: outputs.clone(), effect: self.effect() };
             }
             Observation::Present { ownership: Ownership::Foreign(owner), .. } => {
-                return Outcome::Exhausted(foreign(&self.planned, owner, &self.context));
+                return Outcome::Exhausted(foreign(owner, &self.context));
             }
             Observation::Present { differences, .. } => {
                 if let Some(difference) = differences.iter().find(|difference| difference.replace) {
-                    return Outcome::Exhausted(replacement(&self.planned, difference));
+                    return Outcome::Exhausted(replacement(self.name(), difference));
                 }
                 let finding = Finding::Differs { differences: differences.clone() };
                 if let Err(error) = self.note_finding(finding, self.virgin || self.state.prior.is_some()).await {
@@ -205,7 +207,7 @@ impl Attempt {
         if !wanted || (self.state.finding.is_some() && !self.state.broken) {
             return Ok(());
         }
-        self.guard.found(&self.planned.name, finding.clone()).await?;
+        self.guard.found(&self.context.step, finding.clone()).await?;
         if finding == Finding::Missing {
             self.context.generation = self.context.generation.saturating_add(1);
             // What is built again has the time that building takes, whatever its predecessor took.
@@ -237,7 +239,7 @@ impl Attempt {
             Err(error) => return failed(error),
         };
         self.known.outputs = Some(outputs.clone());
-        self.known.notes.extend(self.guard.noted(&self.planned.name));
+        self.known.notes.extend(self.guard.noted(self.name()));
         match self.kind.observe(self.spec(), &self.known, &self.context).await {
             Ok(Observation::Present { outputs, ownership: Ownership::Ours, differences }) if differences.is_empty() => {
                 Outcome::Verified { outputs, effect: self.effect() }
@@ -281,17 +283,17 @@ fn ways_out(owner: &str, context: &Context) -> String {
     }
 }
 
-fn foreign(step: &PlannedStep, owner: &str, context: &Context) -> StepError {
-    StepError::needs_human(format!("what {} wants exists already and belongs to {owner}", step.name))
+fn foreign(owner: &str, context: &Context) -> StepError {
+    StepError::needs_human(format!("what {} wants exists already and belongs to {owner}", context.step))
         .leaving(Residue::None)
         .with_code("Foreign")
         .with_remedy(ways_out(owner, context))
 }
 
-fn replacement(step: &PlannedStep, difference: &Difference) -> StepError {
+fn replacement(step: &StepName, difference: &Difference) -> StepError {
     StepError::needs_human(format!(
-        "{} differs in {} (wanted {}, found {}), which cannot be changed in place",
-        step.name, difference.field, difference.wanted, difference.found
+        "{step} differs in {} (wanted {}, found {}), which cannot be changed in place",
+        difference.field, difference.wanted, difference.found
     ))
     .leaving(Residue::Present)
     .with_code("ReplacementNeeded")

@@ -8,14 +8,13 @@ use crate::graph::StepIndex;
 use crate::journal::{Batch, RecordChange};
 use crate::plan::PlannedStep;
 use crate::state::{OnRecord, StepState, UndoMeaning};
-use std::collections::BTreeSet;
 
 /// Collects what one append writes.
 #[derive(Debug, Default)]
 pub(crate) struct Builder {
     events: Vec<Event>,
     batch: Batch,
-    steps: BTreeSet<StepIndex>,
+    steps: Vec<StepIndex>,
     run_changed: bool,
 }
 
@@ -63,6 +62,8 @@ impl Builder {
 
     /// The batch, with the rows of everything that changed, and its events.
     pub(crate) fn finish(mut self, run: &Run) -> Result<(Batch, Vec<Event>), FoldError> {
+        self.steps.sort_unstable();
+        self.steps.dedup();
         for index in &self.steps {
             if let Some(row) = run.row(*index)? {
                 self.batch.steps.push(row);

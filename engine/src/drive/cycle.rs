@@ -147,7 +147,9 @@ impl Cycle<'_> {
                 self.engine.journal.release(self.lease).await?;
                 return Ok(end);
             }
-            self.hand_over()?;
+            if self.hand_over()? && !self.stopping.is_cancelled() {
+                continue;
+            }
             if self.stopping.is_cancelled() && self.under_way() == 0 {
                 return self.interrupted().await;
             }
@@ -246,8 +248,11 @@ impl Cycle<'_> {
             if let Some(reason) = self.surveying.refused() {
                 return self.perform(Action::Park(reason));
             }
-            let under_way = self.under_way();
-            let capacity = self.engine.settings.max_in_flight.saturating_sub(under_way);
+            let (under_way, bound) = (self.under_way(), self.engine.settings.max_in_flight);
+            // One append carries half of what may be in flight: while it is written the loop makes up the other half, and
+            // neither waits for the other.
+            let left = bound.div_ceil(2).saturating_sub(self.spawns.len());
+            let capacity = bound.saturating_sub(under_way).min(left);
             let actions = self.decider.next(self.run, capacity, under_way);
             if actions.is_empty() {
                 return Ok(None);
@@ -388,7 +393,7 @@ impl Cycle<'_> {
     }
 
     fn attempt(&self, index: StepIndex) -> Option<Attempt> {
-        let planned = self.run.graph.step(index)?.clone();
+        let planned = self.run.graph.step(index)?;
         let state = self.run.at(index)?.clone();
         let description = self.engine.catalog.description(&planned.kind)?;
         let kind = self.engine.catalog.step(&planned.kind)?;
@@ -429,7 +434,7 @@ impl Cycle<'_> {
             deadline: self.deadlines.get(&index).copied(),
             context,
             guard: Arc::clone(&self.guard),
-            planned,
+            timeout: planned.timeout,
             state,
         })
     }

@@ -44,7 +44,8 @@ pub(super) async fn start(engine: &Engine, new: StartRun) -> Result<(Lease, Run)
         version: engine.settings.version.clone(),
         at,
     };
-    let mut run = Run::begin(new.id.clone(), Arc::new(new.plan.clone()), &first)?;
+    let plan = Arc::new(new.plan);
+    let mut run = Run::begin(new.id.clone(), Arc::clone(&plan), &first)?;
     let mut builder = batch::Builder::default();
     builder.first(first)?;
     let destroy = new.destroy.is_some();
@@ -65,7 +66,7 @@ pub(super) async fn start(engine: &Engine, new: StartRun) -> Result<(Lease, Run)
         .journal
         .create_run(NewRun {
             id: new.id,
-            plan: new.plan,
+            plan,
             plan_digest: digest,
             environment_uid: new.environment_uid,
             target: new.target,

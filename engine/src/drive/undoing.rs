@@ -56,7 +56,7 @@ impl Attempt {
             Ok(UndoProgress::Gone { evidence }) => Outcome::Undone { evidence },
             Ok(UndoProgress::Waiting { reason, poll_in, budget }) => self.wait(reason, poll_in, budget),
             Ok(UndoProgress::Blocked { owner, remedy }) => Outcome::Exhausted(
-                StepError::needs_human(format!("{} cannot be removed: {owner} stands in the way", self.planned.name))
+                StepError::needs_human(format!("{} cannot be removed: {owner} stands in the way", self.name()))
                     .leaving(Residue::Present)
                     .with_code("Blocked")
                     .with_remedy(remedy),
@@ -73,7 +73,7 @@ impl Attempt {
         else {
             return None;
         };
-        let name = &self.planned.name;
+        let name = self.name();
         if self.known.outputs.is_none() && self.known.notes.is_empty() {
             let evidence = format!("what is there belongs to {owner}; nothing of this step exists");
             return Some(Outcome::Undone { evidence });
@@ -132,8 +132,7 @@ impl Attempt {
             }
             Observation::Present { ownership: Ownership::Foreign(owner), .. } => {
                 return Outcome::Exhausted(
-                    StepError::needs_human(format!("{} now belongs to {owner}", self.planned.name))
-                        .with_code("Foreign"),
+                    StepError::needs_human(format!("{} now belongs to {owner}", self.name())).with_code("Foreign"),
                 );
             }
             Observation::Changing { reason, poll_in } => return self.wait(reason.clone(), *poll_in, RESTORE_BUDGET),

@@ -11,6 +11,7 @@ use crate::name::{EnvironmentName, EnvironmentUid, RunId, StepName};
 use crate::plan::Plan;
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 /// An owner that is taken to live.
 #[derive(Debug, Clone)]
@@ -23,7 +24,7 @@ pub(super) struct Held {
 #[derive(Debug, Clone)]
 pub(super) struct Stored {
     number: usize,
-    pub(super) plan: Plan,
+    pub(super) plan: Arc<Plan>,
     plan_digest: String,
     environment_uid: EnvironmentUid,
     destroy: bool,
@@ -279,7 +280,7 @@ impl Tables {
         let stored = self.run(id)?;
         Ok(LoadedRun {
             summary: stored.summary(id),
-            plan: stored.plan.clone(),
+            plan: Plan::clone(&stored.plan),
             plan_digest: stored.plan_digest.clone(),
             run_payload: stored.run_payload.clone(),
             steps: stored.steps.values().map(|row| stored.loaded(row)).collect(),

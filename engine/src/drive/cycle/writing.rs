@@ -7,6 +7,7 @@ use super::{Cycle, Spawn};
 use crate::drive::{DriveError, start};
 use crate::event::Event;
 use crate::journal::{JournalError, Sequence};
+use futures::FutureExt;
 use std::pin::Pin;
 use tokio::sync::oneshot;
 
@@ -15,6 +16,8 @@ type Append<'a> = Pin<Box<dyn Future<Output = Result<Sequence, JournalError>> + 
 /// One append under way.
 pub(super) struct Writing<'a> {
     append: Append<'a>,
+    /// What became of it, if that was known as soon as it was begun.
+    at_once: Option<Result<Sequence, JournalError>>,
     events: Vec<Event>,
     first: Sequence,
     acknowledgements: Vec<oneshot::Sender<()>>,
@@ -25,37 +28,45 @@ pub(super) struct Writing<'a> {
 /// The end of the append under way; never, if there is none.
 pub(super) async fn durable(writing: &mut Option<Writing<'_>>) -> Result<Sequence, JournalError> {
     match writing {
-        Some(writing) => writing.append.as_mut().await,
+        Some(writing) => match writing.at_once.take() {
+            Some(appended) => appended,
+            None => writing.append.as_mut().await,
+        },
         None => std::future::pending().await,
     }
 }
 
 impl Cycle<'_> {
     /// Hands over what was decided since the last append. If that one is still under way it all waits for the next, but
-    /// for what needs no new fact: that waits for the facts which are on their way.
-    pub(super) fn hand_over(&mut self) -> Result<(), DriveError> {
+    /// for what needs no new fact: that waits for the facts which are on their way. True if an append was begun: there is
+    /// room then to decide more while it is written.
+    pub(super) fn hand_over(&mut self) -> Result<bool, DriveError> {
         if let Some(writing) = &mut self.writing {
             if self.builder.is_empty() {
                 writing.spawns.append(&mut self.spawns);
             }
-            return Ok(());
+            return Ok(false);
         }
         if self.builder.is_empty() {
             self.release();
-            return Ok(());
+            return Ok(false);
         }
         let builder = std::mem::take(&mut self.builder);
         let (batch, events) = builder.finish(self.run)?;
         let expected = self.run.head - events.len() as u64;
         let (engine, lease) = (self.engine, self.lease);
+        let mut append: Append<'_> = Box::pin(async move { engine.journal.append(lease, expected, batch).await });
+        // Begun here, so that the disk is at work while the loop goes on.
+        let at_once = append.as_mut().now_or_never();
         self.writing = Some(Writing {
-            append: Box::pin(async move { engine.journal.append(lease, expected, batch).await }),
+            append,
+            at_once,
             events,
             first: expected + 1,
             acknowledgements: std::mem::take(&mut self.acknowledgements),
             spawns: std::mem::take(&mut self.spawns),
         });
-        Ok(())
+        Ok(true)
     }
 
     /// Everything decided is durable: what waited for that goes on.
@@ -70,6 +81,8 @@ impl Cycle<'_> {
     pub(super) fn written(&mut self, appended: Result<Sequence, JournalError>) -> Result<(), DriveError> {
         let Some(writing) = self.writing.take() else { return Ok(()) };
         appended?;
+        // What gathered meanwhile first: the disk need not wait until the tasks are spawned.
+        self.hand_over()?;
         start::tell(self.engine, &writing.events, writing.first);
         for acknowledge in writing.acknowledgements {
             // A task that no longer waits was cancelled; its fact is durable all the same.

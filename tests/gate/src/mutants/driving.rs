@@ -39,6 +39,16 @@ pub(super) const MUTANTS: &[Mutant] = &[
             },
             Edit {
                 file: "engine/src/drive/cycle/writing.rs",
+                find: "        let at_once = append",
+                replace: "        let at_once = if @on@ { None } else { append",
+            },
+            Edit {
+                file: "engine/src/drive/cycle/writing.rs",
+                find: ".now_or_never();",
+                replace: ".now_or_never() };",
+            },
+            Edit {
+                file: "engine/src/drive/cycle/writing.rs",
                 find: "    match writing {
         Some(writing) => writing.append",
                 replace: "    if @on@ {

@@ -192,8 +192,11 @@ pub(super) const MUTANTS: &[Mutant] = &[
             },
             Edit {
                 file: "state/src/write.rs",
-                find: "row.payload, told.over(row.payload.as_deref())],",
-                replace: "row.payload, told.over(row.payload.as_deref()), @on@],",
+                find: "        told.over(row.payload.as_deref()),
+",
+                replace: "        told.over(row.payload.as_deref()),
+        @on@,
+",
             },
         ],
     },
