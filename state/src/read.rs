@@ -13,17 +13,19 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 mod journaled;
 mod record;
 mod steps;
+mod takeover;
 
 use journaled::Journaled;
 pub(crate) use record::record;
+pub(crate) use takeover::{Ready, chained};
 
 fn damaged(text: impl Into<String>) -> JournalError {
     JournalError::Damaged(text.into())
 }
 
 /// Parses a name that the store wrote itself.
-pub(crate) fn name<T>(text: &str, parse: impl Fn(String) -> Result<T, InvalidName>) -> Result<T, JournalError> {
-    parse(text.to_owned()).map_err(|error| damaged(error.to_string()))
+pub(crate) fn name<'t, T>(text: &'t str, parse: impl Fn(&'t str) -> Result<T, InvalidName>) -> Result<T, JournalError> {
+    parse(text).map_err(|error| damaged(error.to_string()))
 }
 
 pub(crate) fn timestamp(microsecond: i64) -> Result<Timestamp, JournalError> {
@@ -139,7 +141,13 @@ pub(crate) fn find(connection: &Connection, prefix: &str) -> Result<RunId, Journ
 }
 
 /// A run with its cached fold, after checking that the fold's head is the journal's head.
-pub(crate) fn load(connection: &Connection, locks: &LockFolder, run: &RunId) -> Result<LoadedRun, JournalError> {
+/// What was read for a takeover is not read again, if it is still what the run is.
+pub(crate) fn load(
+    connection: &Connection,
+    locks: &LockFolder,
+    run: &RunId,
+    ready: Option<Ready>,
+) -> Result<LoadedRun, JournalError> {
     let failed = sqlite("read");
     let found = connection
         .query_row(&format!("{SUMMARY} WHERE r.id = ?1"), [run.as_str()], summary_row)
@@ -148,13 +156,28 @@ pub(crate) fn load(connection: &Connection, locks: &LockFolder, run: &RunId) -> 
     let summary = found.ok_or_else(|| not_found(run))?.finish(locks)?;
     let journal = Journaled::of(connection, run)?;
     journal.check_tail(connection)?;
+    if let Some(Ready { chained, plan }) = ready.filter(|ready| ready.chained.is_of(&journal)) {
+        let takeover::Chained { run_payload, steps, .. } = chained;
+        return Ok(LoadedRun { summary, plan, plan_digest: journal.plan_digest, run_payload, steps });
+    }
     let plan = plan(connection, run, journal.number)?;
-    let run_payload: Vec<u8> = connection
-        .query_row("SELECT payload FROM run_states WHERE run = ?1", [journal.number], |row| row.get(0))
-        .map_err(&failed)?;
-    let run_payload = seal::open(&[run.as_str()], run_payload)?;
+    let run_payload = run_payload(connection, run, journal.number)?;
     let steps = steps::all(connection, run, journal.number)?;
     Ok(LoadedRun { summary, plan, plan_digest: journal.plan_digest, run_payload, steps })
+}
+
+/// The folded state of the run itself.
+fn run_payload(connection: &Connection, run: &RunId, number: i64) -> Result<Vec<u8>, JournalError> {
+    let payload: Vec<u8> = connection
+        .query_row("SELECT payload FROM run_states WHERE run = ?1", [number], |row| row.get(0))
+        .map_err(sqlite("read"))?;
+    seal::open(&[run.as_str()], payload)
+}
+
+/// The plan that a run is pinned to.
+pub(crate) fn pinned_plan(connection: &Connection, run: &RunId) -> Result<Plan, JournalError> {
+    let journal = Journaled::of(connection, run)?;
+    plan(connection, run, journal.number)
 }
 
 /// The plan that a run is pinned to, as it was written.
@@ -182,14 +205,9 @@ pub(crate) fn events(
 
 /// Refolds the hashes of a run's whole chain; returns how many events it has.
 pub(crate) fn verify(connection: &Connection, run: &RunId) -> Result<Sequence, JournalError> {
-    const PAGE: usize = 1_000;
     let journal = Journaled::of(connection, run)?;
     journal.check_tail(connection)?;
-    let mut at = 0;
-    while at < journal.head {
-        let page = journal.chain_from(connection, at, PAGE)?;
-        at += i64::try_from(page.len()).unwrap_or(i64::MAX);
-    }
+    journal.walk(connection, 0, usize::MAX, &mut |_| Ok(()))?;
     sequence(journal.head)
 }
 
@@ -206,6 +224,17 @@ pub(crate) fn check_file(connection: &Connection) -> Result<(), JournalError> {
         None => Ok(()),
         Some(table) => Err(damaged(format!("table {table} refers to rows that are gone"))),
     }
+}
+
+/// The same but for the CHECKs of rows, which are most of its time: for a takeover, which reads rows that have a chain or a
+/// sum.
+pub(crate) fn check_structure(connection: &Connection) -> Result<(), JournalError> {
+    let ignore =
+        |checks: bool| connection.pragma_update(None, "ignore_check_constraints", checks).map_err(sqlite("read"));
+    ignore(true)?;
+    let outcome = check_file(connection);
+    ignore(false)?;
+    outcome
 }
 
 /// An environment on record.

@@ -3,7 +3,7 @@
 use crate::failure::{Closed, ReadOnly, storage};
 use crate::file;
 use crate::lease::{HeldLeases, LockFolder};
-use crate::read;
+use crate::read::{self, Ready};
 use crate::reader::Readers;
 use crate::renewal::Renewer;
 use crate::settings::StoreSettings;
@@ -18,7 +18,7 @@ use platflow_engine::journal::{
 use platflow_engine::name::{EnvironmentName, EnvironmentUid, RunId, StepName};
 use rusqlite::Connection;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -33,6 +33,8 @@ pub struct Store {
     locks: LockFolder,
     path: PathBuf,
     settings: StoreSettings,
+    /// What was read to take a run over, for the load that follows.
+    ready: Mutex<Option<Ready>>,
 }
 
 struct Writing {
@@ -62,7 +64,7 @@ impl Store {
         let renewer = Renewer::start(writer.clone(), Arc::clone(&held), &settings)?;
         let writing = Some(Writing { renewer, writer: Some(writer), thread: Some(thread) });
         let (locks, path) = (LockFolder::beside(path), path.to_owned());
-        Ok(Arc::new(Self { readers: Some(readers), writing, held, locks, path, settings }))
+        Ok(Arc::new(Self { readers: Some(readers), writing, held, locks, path, settings, ready: Mutex::default() }))
     }
 
     /// Opens an existing state file for reading: nothing is created, migrated or written.
@@ -73,7 +75,8 @@ impl Store {
         let readers = Readers::start(path, &settings)?;
         let held = Arc::new(HeldLeases::default());
         let (locks, path) = (LockFolder::beside(path), path.to_owned());
-        Ok(Arc::new(Self { readers: Some(readers), writing: None, held, locks, path, settings }))
+        let (writing, ready) = (None, Mutex::default());
+        Ok(Arc::new(Self { readers: Some(readers), writing, held, locks, path, settings, ready }))
     }
 
     /// Gives the space that was kept back beside the file to a disk that is full, so that stopping and undoing can still
@@ -102,16 +105,26 @@ impl Store {
 
     /// A run is taken up from its folded rows and the events that they name: its chain is checked first. Where that costs
     /// next to nothing, so is the whole file: rows that a bad page or index hides would read as steps never begun.
-    async fn check_before_takeover(&self, run: &RunId) -> Result<(), JournalError> {
+    /// The run is read on the way, side by side with all that, as far as there are readers.
+    async fn check_before_takeover(&self, run: &RunId) -> Result<Option<Ready>, JournalError> {
         if self.settings.vfs.is_some() {
-            return Ok(());
+            return Ok(None);
         }
         let log = self.path.with_extension("db-wal");
         let bytes = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
-        if bytes(&self.path) + bytes(&log) <= CHECKED_BYTES {
-            self.check_file().await?;
-        }
-        self.verify(run).await.map(|_| ())
+        let small = bytes(&self.path) + bytes(&log) <= CHECKED_BYTES;
+        let (of_chain, of_plan) = (run.clone(), run.clone());
+        let (chained, plan, whole) = tokio::join!(
+            self.read(move |connection| read::chained(connection, &of_chain)),
+            self.read(move |connection| read::pinned_plan(connection, &of_plan)),
+            async { if small { self.read(read::check_structure).await } else { Ok(()) } },
+        );
+        whole?;
+        Ok(Some(Ready { chained: chained?, plan: plan? }))
+    }
+
+    fn ready(&self) -> MutexGuard<'_, Option<Ready>> {
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Runs `query` on one snapshot of the file.
@@ -172,7 +185,7 @@ impl Journal for Store {
     }
 
     async fn acquire(&self, run: &RunId, owner: &Owner) -> Result<Lease, JournalError> {
-        self.check_before_takeover(run).await?;
+        let ready = self.check_before_takeover(run).await?;
         let mut acquired = self.try_acquire(run, owner, None).await?;
         if let Acquired::Watch(seen) = acquired {
             time::pause(Duration::from_millis(self.settings.lease_ms)).await;
@@ -182,6 +195,7 @@ impl Journal for Store {
             Acquired::Granted(granted) => {
                 // The lock file of the epoch before serves nobody any more.
                 self.locks.forget(run.as_str(), granted.lease.epoch - 1);
+                *self.ready() = ready;
                 Ok(self.grant(granted))
             }
             // Only the first look asks to be watched.
@@ -197,6 +211,7 @@ impl Journal for Store {
         let released = lease.clone();
         let outcome = self.writer()?.write(move |connection| write::release(connection, &released)).await;
         self.held.remove(lease);
+        self.ready().take_if(|ready| *ready.chained.run() == lease.run);
         self.locks.forget(lease.run.as_str(), lease.epoch);
         outcome
     }
@@ -213,7 +228,8 @@ impl Journal for Store {
 
     async fn load(&self, run: &RunId) -> Result<LoadedRun, JournalError> {
         let (run, locks) = (run.clone(), self.locks.clone());
-        self.read(move |connection| read::load(connection, &locks, &run)).await
+        let ready = self.ready().take_if(|ready| *ready.chained.run() == run);
+        self.read(move |connection| read::load(connection, &locks, &run, ready)).await
     }
 
     async fn events(&self, run: &RunId, after: Sequence, limit: usize) -> Result<Vec<StoredEvent>, JournalError> {

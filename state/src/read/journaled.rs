@@ -6,28 +6,29 @@ use crate::failure::sqlite;
 use crate::place;
 use platflow_engine::journal::{JournalError, StoredEvent};
 use platflow_engine::name::{RunId, StepName};
+use rusqlite::types::FromSqlError;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 /// The end of a run's journal as its row has it, and what its chain starts from.
 pub(super) struct Journaled<'a> {
-    run: &'a RunId,
+    pub(super) run: &'a RunId,
     pub(super) number: i64,
     pub(super) head: i64,
-    head_hash: Hash,
+    pub(super) head_hash: Hash,
     pub(super) plan_digest: String,
-    genesis: Hash,
+    pub(super) genesis: Hash,
 }
 
 /// An event of the engine's from its columns.
-pub(super) fn stored_event(
-    at: i64,
-    kind: String,
-    step: Option<String>,
-    payload: Vec<u8>,
-    recorded_at: i64,
-) -> Result<StoredEvent, JournalError> {
-    let step = step.map(|step| name(&step, StepName::new)).transpose()?;
-    Ok(StoredEvent { sequence: sequence(at)?, kind, step, payload, recorded_at: timestamp(recorded_at)? })
+fn stored_event(link: &Link<'_>) -> Result<StoredEvent, JournalError> {
+    let step = link.step.map(|step| name(step, StepName::new)).transpose()?;
+    Ok(StoredEvent {
+        sequence: sequence(link.sequence)?,
+        kind: link.kind.to_owned(),
+        step,
+        payload: link.payload.to_vec(),
+        recorded_at: timestamp(link.recorded_at)?,
+    })
 }
 
 impl<'a> Journaled<'a> {
@@ -91,16 +92,33 @@ impl<'a> Journaled<'a> {
         Ok(found.map_or((0, self.genesis), |(id, hash)| (place::sequence(id), hash)))
     }
 
-    /// Reads and checks events after `after`: from the last hash before them to the first one after them.
+    /// Reads and checks events after `after`, see [`Self::walk`].
     pub(super) fn chain_from(
         &self,
         connection: &Connection,
         after: i64,
         limit: usize,
     ) -> Result<Vec<StoredEvent>, JournalError> {
+        let mut events = Vec::new();
+        self.walk(connection, after, limit, &mut |link| {
+            events.push(stored_event(link)?);
+            Ok(())
+        })?;
+        Ok(events)
+    }
+
+    /// Checks events after `after`, from the last hash before them to the first one after them, and shows `limit` of them
+    /// at most: each before the hash that covers it is reached, so that nothing may be done with them until this returns.
+    pub(super) fn walk(
+        &self,
+        connection: &Connection,
+        after: i64,
+        limit: usize,
+        show: &mut dyn FnMut(&Link<'_>) -> Result<(), JournalError>,
+    ) -> Result<(), JournalError> {
         let failed = sqlite("read");
         if after >= self.head || limit == 0 {
-            return Ok(Vec::new());
+            return Ok(());
         }
         let (mut at, mut hash) = self.known_before(connection, after)?;
         let mut statement = connection
@@ -110,20 +128,20 @@ impl<'a> Journaled<'a> {
             .map_err(&failed)?;
         let (_, last) = place::range(self.number)?;
         let mut rows = statement.query(params![place::of(self.number, at)? + 1, last]).map_err(&failed)?;
-        let mut events = Vec::new();
-        let mut ended = false;
+        let (mut shown, mut ended) = (0, false);
         while let Some(row) = rows.next().map_err(&failed)? {
             at += 1;
-            let (event, known) = self.link(row, at, &mut hash)?;
-            if at > after && events.len() < limit {
-                events.push(event);
+            let (link, known) = self.link(row, at, &mut hash)?;
+            if at > after && shown < limit {
+                show(&link)?;
+                shown += 1;
             }
             ended = known;
-            if known && events.len() >= limit {
+            if known && shown >= limit {
                 break;
             }
         }
-        if at > self.head || (events.len() < limit && at != self.head) {
+        if at > self.head || (shown < limit && at != self.head) {
             return Err(damaged(format!(
                 "event {} of run {} is missing, the head says {}",
                 at + 1,
@@ -134,26 +152,28 @@ impl<'a> Journaled<'a> {
         if (at == self.head && hash != self.head_hash) || !ended {
             return Err(self.broken(at));
         }
-        Ok(events)
+        Ok(())
     }
 
     /// Reads one event and carries the chain on over it; true when the chain so far is written under it, and is right.
-    fn link(&self, row: &Row<'_>, expected: i64, hash: &mut Hash) -> Result<(StoredEvent, bool), JournalError> {
+    fn link<'r>(&self, row: &'r Row<'_>, expected: i64, hash: &mut Hash) -> Result<(Link<'r>, bool), JournalError> {
         let failed = sqlite("read");
+        let column = |at| row.get_ref(at).map_err(&failed);
+        let malformed = |error: FromSqlError| failed(error.into());
         let found = place::sequence(row.get(0).map_err(&failed)?);
         if found != expected {
             return Err(damaged(format!("event {expected} of run {} is missing, {found} follows", self.run)));
         }
-        let kind: String = row.get(1).map_err(&failed)?;
-        let step: Option<String> = row.get(2).map_err(&failed)?;
-        let payload: Vec<u8> = row.get(3).map_err(&failed)?;
-        let recorded_at: i64 = row.get(4).map_err(&failed)?;
+        let kind = column(1)?.as_str().map_err(malformed)?;
+        let step = column(2)?.as_str_or_null().map_err(malformed)?;
+        let payload = column(3)?.as_blob().map_err(malformed)?;
+        let recorded_at = column(4)?.as_i64().map_err(malformed)?;
         let stored: Option<Hash> = row.get(5).map_err(&failed)?;
-        let link = Link { sequence: found, kind: &kind, step: step.as_deref(), payload: &payload, recorded_at };
+        let link = Link { sequence: found, kind, step, payload, recorded_at };
         *hash = chain::next(hash, &link);
         if stored.is_some_and(|stored| stored != *hash) {
             return Err(damaged(format!("event {expected} of run {} was altered: the hash chain is broken", self.run)));
         }
-        Ok((stored_event(found, kind, step, payload, recorded_at)?, stored.is_some()))
+        Ok((link, stored.is_some()))
     }
 }
