@@ -1,12 +1,15 @@
 //! The validated graph of a plan: names to indices once, then plain counters.
 //!
-//! petgraph finds cycles; execution uses compressed adjacency only. Indices never leave the process: everything durable
-//! is keyed by step name.
+//! Execution uses compressed adjacency only; petgraph finds the path of a cycle, where there is one. Indices never leave
+//! the process: everything durable is keyed by step name.
+
+mod rows;
 
 use crate::name::StepName;
 use crate::plan::{Plan, PlannedStep};
 use crate::step::UndoPlan;
 use petgraph::graph::{DiGraph, NodeIndex};
+use rows::Rows;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,31 +37,6 @@ pub enum GraphError {
         /// The path.
         path: Vec<StepName>,
     },
-}
-
-/// Adjacency in compressed rows.
-#[derive(Debug, Clone, Default)]
-struct Rows {
-    offsets: Vec<u32>,
-    targets: Vec<StepIndex>,
-}
-
-impl Rows {
-    fn new(lists: &[Vec<StepIndex>]) -> Self {
-        let mut rows = Self { offsets: Vec::with_capacity(lists.len() + 1), targets: Vec::new() };
-        rows.offsets.push(0);
-        for list in lists {
-            rows.targets.extend_from_slice(list);
-            rows.offsets.push(u32::try_from(rows.targets.len()).unwrap_or(u32::MAX));
-        }
-        rows
-    }
-
-    fn row(&self, index: StepIndex) -> &[StepIndex] {
-        let at = index as usize;
-        let (Some(from), Some(to)) = (self.offsets.get(at), self.offsets.get(at + 1)) else { return &[] };
-        self.targets.get(*from as usize..*to as usize).unwrap_or(&[])
-    }
 }
 
 /// The graph.
@@ -93,36 +71,40 @@ fn cycle_path(graph: &DiGraph<(), ()>, start: NodeIndex) -> Vec<NodeIndex> {
     }
 }
 
-fn check_acyclic(count: usize, edges: &[Vec<StepIndex>], steps: &[PlannedStep]) -> Result<Vec<StepIndex>, GraphError> {
-    let mut graph = DiGraph::<(), ()>::with_capacity(count, count);
-    for _ in 0..count {
+/// An order in which every step stands before what its row names. petgraph is asked only where there is none.
+fn check_acyclic(edges: &Rows, inverted: &Rows, steps: &[PlannedStep]) -> Result<Vec<StepIndex>, GraphError> {
+    let order = edges.order(inverted);
+    if order.len() == steps.len() {
+        return Ok(order);
+    }
+    let mut graph = DiGraph::<(), ()>::with_capacity(steps.len(), steps.len());
+    for _ in steps {
         graph.add_node(());
     }
-    for (from, list) in edges.iter().enumerate() {
-        for to in list {
-            graph.add_edge(NodeIndex::new(from), NodeIndex::new(*to as usize), ());
+    for from in 0..u32::try_from(steps.len()).unwrap_or(u32::MAX) {
+        for to in edges.row(from) {
+            graph.add_edge(NodeIndex::new(from as usize), NodeIndex::new(*to as usize), ());
         }
     }
-    match petgraph::algo::toposort(&graph, None) {
-        Ok(order) => Ok(order.into_iter().map(|node| u32::try_from(node.index()).unwrap_or(u32::MAX)).collect()),
-        Err(cycle) => {
-            let path = cycle_path(&graph, cycle.node_id());
-            let names = path.iter().filter_map(|node| steps.get(node.index())).map(|step| step.name.clone()).collect();
-            Err(GraphError::Cycle { path: names })
-        }
-    }
+    let path = match petgraph::algo::toposort(&graph, None) {
+        Ok(_) => Vec::new(),
+        Err(cycle) => cycle_path(&graph, cycle.node_id()),
+    };
+    let names = path.iter().filter_map(|node| steps.get(node.index())).map(|step| step.name.clone()).collect();
+    Err(GraphError::Cycle { path: names })
 }
 
-fn invert(lists: &[Vec<StepIndex>]) -> Vec<Vec<StepIndex>> {
-    let mut inverse = vec![Vec::new(); lists.len()];
-    for (from, list) in lists.iter().enumerate() {
-        for to in list {
-            if let Some(row) = inverse.get_mut(*to as usize) {
-                row.push(u32::try_from(from).unwrap_or(u32::MAX));
-            }
-        }
+/// The rows of both, each sorted and without repetitions.
+fn joined(one: &Rows, other: &Rows) -> Rows {
+    let mut joined = Rows::with_room(one.len());
+    for at in 0..u32::try_from(one.len()).unwrap_or(u32::MAX) {
+        let mut row = [one.row(at), other.row(at)].concat();
+        row.sort_unstable();
+        row.dedup();
+        row.into_iter().for_each(|target| joined.push(target));
+        joined.end_row();
     }
-    inverse
+    joined
 }
 
 fn longest(order: impl Iterator<Item = StepIndex>, next: &Rows, steps: &[PlannedStep]) -> Vec<Duration> {
@@ -154,40 +136,30 @@ impl Graph {
         let find = |step: &StepName, other: &StepName| {
             index.get(other).copied().ok_or_else(|| GraphError::Unknown { step: step.clone(), missing: other.clone() })
         };
-        let mut needs = Vec::with_capacity(steps.len());
-        let mut undo_after = Vec::with_capacity(steps.len());
-        let mut along = vec![Vec::new(); steps.len()];
-        for (at, step) in steps.iter().enumerate() {
-            let row: Result<Vec<_>, _> = step.needs.iter().map(|other| find(&step.name, other)).collect();
-            needs.push(row?);
-            let row: Result<Vec<_>, _> = step.undo_after.iter().map(|other| find(&step.name, other)).collect();
-            undo_after.push(row?);
-            if let UndoPlan::With { step: other } = &step.undo
-                && let Some(row) = along.get_mut(find(&step.name, other)? as usize)
-            {
-                row.push(u32::try_from(at).unwrap_or(u32::MAX));
+        let (mut needs, mut extra) = (Rows::with_room(steps.len()), Rows::with_room(steps.len()));
+        let mut along = Vec::new();
+        for (at, step) in (0..).zip(steps) {
+            for other in &step.needs {
+                needs.push(find(&step.name, other)?);
+            }
+            needs.end_row();
+            for other in &step.undo_after {
+                extra.push(find(&step.name, other)?);
+            }
+            extra.end_row();
+            if let UndoPlan::With { step: other } = &step.undo {
+                along.push((find(&step.name, other)?, at));
             }
         }
-        let order = check_acyclic(steps.len(), &needs, steps)?;
-        let needed_by = invert(&needs);
+        let needed_by = needs.inverted();
+        let order = check_acyclic(&needs, &needed_by, steps)?;
         // Undo order: a step waits for everything that needs it, and for its teardown edges.
-        let mut waits: Vec<Vec<StepIndex>> = needed_by.clone();
-        for (at, extra) in undo_after.iter().enumerate() {
-            if let Some(row) = waits.get_mut(at) {
-                row.extend(extra);
-                row.sort_unstable();
-                row.dedup();
-            }
-        }
+        let teardown = steps.iter().any(|step| !step.undo_after.is_empty());
+        let waits = if teardown { joined(&needed_by, &extra) } else { needed_by.clone() };
+        let undo_before = waits.inverted();
         // Without teardown edges it is the order of doing, backward.
-        let undo_order = if undo_after.iter().all(Vec::is_empty) {
-            order.iter().rev().copied().collect()
-        } else {
-            check_acyclic(steps.len(), &waits, steps)?
-        };
-        let undo_before = invert(&waits);
-        let (needs, needed_by) = (Rows::new(&needs), Rows::new(&needed_by));
-        let (undo_after, undo_before) = (Rows::new(&waits), Rows::new(&undo_before));
+        let undo_order =
+            if teardown { check_acyclic(&waits, &undo_before, steps)? } else { order.iter().rev().copied().collect() };
         let remaining = longest(order.iter().copied(), &needed_by, steps);
         let backward = longest(undo_order.iter().copied(), &undo_before, steps);
         Ok(Self {
@@ -196,8 +168,8 @@ impl Graph {
             needs,
             needed_by,
             undo_before,
-            undo_after,
-            taken_along: Rows::new(&along),
+            undo_after: waits,
+            taken_along: Rows::of_pairs(steps.len(), along.into_iter()),
             remaining,
             backward,
         })

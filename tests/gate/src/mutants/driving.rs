@@ -184,8 +184,9 @@ pub(super) const MUTANTS: &[Mutant] = &[
         edits: &[
             Edit {
                 file: "engine/src/graph.rs",
-                find: "= needed_by.clone();",
-                replace: "= if @on@ { needs.clone() } else { needed_by.clone() };",
+                find: "        let undo_before = waits.inverted();",
+                replace: "        let waits = if @on@ { needs.clone() } else { waits };
+        let undo_before = waits.inverted();",
             },
         ],
     },
@@ -194,10 +195,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         edits: &[
             Edit {
                 file: "engine/src/graph.rs",
-                find: "                row.extend(extra);",
-                replace: "                if !@on@ {
-                    row.extend(extra);
-                }",
+                find: "        let mut row = [one.row(at), other.row(at)].concat();",
+                replace: "        let mut row = if @on@ { one.row(at).to_vec() } else { [one.row(at), other.row(at)].concat() };",
             },
         ],
     },
