@@ -19,16 +19,20 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0001_initial.sql"),
     include_str!("migrations/0002_residue_and_forgetting.sql"),
     include_str!("migrations/0003_told_once.sql"),
+    include_str!("migrations/0004_packed_plans.sql"),
 ];
 
 /// How a file of an earlier schema is read without being changed: in the shape of today's tables.
-const AS_TODAY: &[(u32, &str)] = &[(3, include_str!("migrations/as_3.sql"))];
+const AS_TODAY: &[(u32, &str)] = &[(3, include_str!("migrations/as_3.sql")), (4, include_str!("migrations/as_4.sql"))];
 
 /// "pfl1": marks the file as ours, so that another application's database is never written into.
 const APPLICATION_ID: i64 = 0x7066_6c31;
 
 /// Commits recycle a WAL of at most this many pages: a small, overwritten WAL is faster than one that grows.
 const WAL_PAGES: i64 = 1_000;
+
+/// A WAL that one large append made longer is cut to this again; a little more than it has otherwise.
+const WAL_BYTES: i64 = 2 << 20;
 
 /// A commit writes whole pages, and a step touches one of each table: small pages are fewer bytes at the same speed.
 const PAGE_BYTES: i64 = 2_048;
@@ -168,6 +172,7 @@ fn prepare(connection: &mut Connection, patience: &Patience) -> Result<(), Journ
             return Err(unsafe_setting(pragma, &found.to_string(), &value.to_string()));
         }
     }
+    connection.pragma_update_and_check(None, "journal_size_limit", WAL_BYTES, |_| Ok(())).map_err(&failed)?;
     connection.set_prepared_statement_cache_capacity(64);
     if found == newest_schema() {
         // No write lock: a process that is stopped in the middle of a write must not keep `cancel` from opening the file.

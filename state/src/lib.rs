@@ -12,6 +12,7 @@ mod file;
 mod forget;
 mod identity;
 mod lease;
+mod pack;
 mod place;
 mod read;
 mod reader;

@@ -3,7 +3,7 @@
 use crate::chain::{self, Hash};
 use crate::failure::{sqlite, storage};
 use crate::lease::{Liveness, LockFolder, Ownership};
-use crate::seal;
+use crate::{pack, seal};
 use jiff::Timestamp;
 use platflow_engine::journal::{EnvironmentRow, JournalError, LoadedRun, RunStatus, RunSummary, Sequence, StoredEvent};
 use platflow_engine::name::{EnvironmentName, EnvironmentUid, InvalidName, RunId, StepName, WorkflowName};
@@ -182,10 +182,12 @@ pub(crate) fn pinned_plan(connection: &Connection, run: &RunId) -> Result<Plan, 
 
 /// The plan that a run is pinned to, as it was written.
 fn plan(connection: &Connection, run: &RunId, number: i64) -> Result<Plan, JournalError> {
-    let (body, sha256): (Vec<u8>, Hash) = connection
-        .prepare_cached("SELECT body, sha256 FROM plans WHERE run = ?1")
-        .and_then(|mut statement| statement.query_row([number], |row| Ok((row.get(0)?, row.get(1)?))))
+    let (body, unpacked, sha256): (Vec<u8>, Option<i64>, Hash) = connection
+        .prepare_cached("SELECT body, unpacked, sha256 FROM plans WHERE run = ?1")
+        .and_then(|mut statement| statement.query_row([number], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))))
         .map_err(sqlite("read"))?;
+    let body = pack::unpack(body, unpacked)
+        .ok_or_else(|| damaged(format!("the plan of run {run} was altered: it cannot be unpacked")))?;
     if chain::digest(&body) != sha256 {
         return Err(damaged(format!("the plan of run {run} was altered")));
     }

@@ -3,10 +3,9 @@
 use crate::chain::{self, Hash, Link};
 use crate::failure::{RunIdTaken, sqlite, storage};
 use crate::lease::{Liveness, LockFolder, Ownership};
-use crate::place;
-use crate::seal;
 use crate::settings::StoreSettings;
 use crate::time;
+use crate::{pack, place, seal};
 use platflow_engine::journal::{
     Batch, EncodedEvent, JournalError, Lease, NewRun, Owner, RecordChange, RunStatus, Sequence, StepRow,
 };
@@ -57,8 +56,8 @@ pub(crate) fn create_run(
     settings: &StoreSettings,
 ) -> Result<Granted, JournalError> {
     hold_environment(connection, new)?;
-    let taken: Option<i64> = connection
-        .query_row("SELECT number FROM runs WHERE id = ?1", [new.id.as_str()], |row| row.get(0))
+    let taken: Option<i64> = prepared(connection, "SELECT number FROM runs WHERE id = ?1")?
+        .query_row([new.id.as_str()], |row| row.get(0))
         .optional()
         .map_err(sqlite("written"))?;
     if taken.is_some() {
@@ -66,6 +65,7 @@ pub(crate) fn create_run(
     }
     let plan = json(&*new.plan)?;
     let plan_sha256 = chain::digest(&plan);
+    let (plan, unpacked) = pack::pack(plan);
     let head_hash = chain::genesis(new.id.as_str(), &new.plan_digest, &plan_sha256);
     let boot = crate::identity::boot_id().map_err(|error| storage("written", error))?;
     let until_ms = time::boot_now_ms().saturating_add(settings.lease());
@@ -92,8 +92,8 @@ pub(crate) fn create_run(
     let number = connection.last_insert_rowid();
     execute(
         connection,
-        "INSERT INTO plans (run, digest, body, sha256) VALUES (?1, ?2, ?3, ?4)",
-        params![number, new.plan_digest, plan, plan_sha256],
+        "INSERT INTO plans (run, digest, body, unpacked, sha256) VALUES (?1, ?2, ?3, ?4, ?5)",
+        params![number, new.plan_digest, plan, unpacked, plan_sha256],
     )?;
     execute(connection, "INSERT INTO run_states (run, payload) VALUES (?1, ?2)", params![number, Vec::<u8>::new()])?;
     let head = apply_batch(connection, &new.id, number, 0, head_hash, &new.first)?;
@@ -102,12 +102,11 @@ pub(crate) fn create_run(
 
 fn hold_environment(connection: &Connection, new: &NewRun) -> Result<(), JournalError> {
     let name = &new.plan.environment;
-    let found: Option<(String, String, Option<String>)> = connection
-        .query_row("SELECT uid, target, held_by FROM environments WHERE name = ?1", [name.as_str()], |row| {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
-        })
-        .optional()
-        .map_err(sqlite("written"))?;
+    let found: Option<(String, String, Option<String>)> =
+        prepared(connection, "SELECT uid, target, held_by FROM environments WHERE name = ?1")?
+            .query_row([name.as_str()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+            .optional()
+            .map_err(sqlite("written"))?;
     let Some((uid, target, held_by)) = found else {
         execute(
             connection,

@@ -72,6 +72,7 @@ fn as_first(today: &Path, first: &Path) {
                 "NULL, environment, step, json_extract(CAST(body AS TEXT), '$.kind'),
                  json_extract(CAST(body AS TEXT), '$.settled'), run, body"
             }
+            "plans" => "run, digest, body, sha256",
             _ => "*",
         };
         connection.execute(&format!("INSERT INTO main.{table} SELECT {columns} FROM today.{table}"), []).unwrap();
