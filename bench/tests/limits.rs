@@ -3,6 +3,8 @@
 //!
 //! The real engine on the real store in a process of its own, as the tables measure it; test builds pass too.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
+
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -73,6 +75,33 @@ fn a_wide_run_keeps_to_its_limits() {
     let grown = (large.figure("peak") - small.figure("peak")) / 9_000.0;
     platflow_report::told(format_args!("FIGURES: {what}: {grown:.0} bytes of memory per step of 6000 at most"));
     assert!(grown <= 6_000.0, "{grown:.0} bytes of memory per step");
+}
+
+/// How many intents each append of a state file carries: the hash of the chain stands under the last event of each.
+fn intents(file: &Path) -> Vec<usize> {
+    let connection = rusqlite::Connection::open(file).unwrap();
+    let mut statement =
+        connection.prepare("SELECT kind = 'step-intended', hash IS NOT NULL FROM events ORDER BY id").unwrap();
+    let rows = statement.query_map([], |row| Ok((row.get::<_, bool>(0)?, row.get::<_, bool>(1)?))).unwrap();
+    let (mut appends, mut here) = (Vec::new(), 0);
+    for row in rows {
+        let (intended, ends) = row.unwrap();
+        here += usize::from(intended);
+        if ends {
+            appends.push(std::mem::take(&mut here));
+        }
+    }
+    appends
+}
+
+/// Proves that loop and disk may overlap: no append of a wide run carries more intents than half of what may be in flight.
+#[test]
+fn an_append_carries_half_of_what_may_be_in_flight() {
+    let place = fresh();
+    finished(PROGRAM, &["__one", &task("wide", 5_000, 1, place.path())]);
+    let appends = intents(&place.path().join("state.db"));
+    assert_eq!(appends.iter().sum::<usize>(), 5_000);
+    assert!(appends.iter().all(|intents| *intents <= BOUND / 2), "{appends:?}");
 }
 
 /// Sync calls of a whole process, as strace counts them.

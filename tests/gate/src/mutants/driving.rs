@@ -50,14 +50,14 @@ pub(super) const MUTANTS: &[Mutant] = &[
             Edit {
                 file: "engine/src/drive/cycle/writing.rs",
                 find: "    match writing {
-        Some(writing) => writing.append",
+        Some(writing) => match writing.at_once",
                 replace: "    if @on@ {
         for _ in 0..8 {
             tokio::task::yield_now().await;
         }
     }
     match writing {
-        Some(writing) => writing.append",
+        Some(writing) => match writing.at_once",
             },
         ],
     },
