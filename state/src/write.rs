@@ -306,11 +306,9 @@ fn put_state(statement: &mut CachedStatement<'_>, run: &RunId, number: i64, row:
     let place = |sequence: Option<Sequence>| sequence.map(integer).transpose();
     let (intent, outcome) = (place(row.intent)?, place(row.outcome)?);
     let told = seal::StateSum { run: run.as_str(), step: row.step.as_str(), state: row.state, intent, outcome };
-    let sum = told.over(row.payload.as_deref());
-    statement
-        .execute(params![number, row.step.as_str(), row.state, intent, outcome, row.payload, sum])
-        .map(|_| ())
-        .map_err(sqlite("written"))
+    let sealed =
+        params![number, row.step.as_str(), row.state, intent, outcome, row.payload, told.over(row.payload.as_deref()),];
+    statement.execute(sealed).map(|_| ()).map_err(sqlite("written"))
 }
 
 fn apply_record(

@@ -190,7 +190,11 @@ pub(super) const MUTANTS: &[Mutant] = &[
                 find: "outcome = excluded.outcome, payload = excluded.payload, sum = excluded.sum",
                 replace: "outcome = excluded.outcome, payload = excluded.payload, sum = excluded.sum WHERE NOT ?8",
             },
-            Edit { file: "state/src/write.rs", find: "row.payload, sum])", replace: "row.payload, sum, @on@])" },
+            Edit {
+                file: "state/src/write.rs",
+                find: "told.over(row.payload.as_deref()),]",
+                replace: "told.over(row.payload.as_deref()), @on@]",
+            },
         ],
     },
     Mutant {
