@@ -13,8 +13,9 @@ use crate::looking::Looker;
 use crate::settings::Settings;
 use crate::views::output;
 use crate::{identifiers, key_places, runbook, wiring};
-use platflow_engine::drive::{DriveOutcome, Engine, StartRun, Unobserved};
+use platflow_engine::drive::{DriveOutcome, StartRun};
 use platflow_engine::journal::{EnvironmentRow, Journal, RunStatus};
+use platflow_engine::kind::Catalog;
 use platflow_engine::name::EnvironmentName;
 use platflow_engine::plan::{OnFailure, Plan};
 use platflow_state::Store;
@@ -37,8 +38,7 @@ pub(crate) async fn execute(arguments: Drift, settings: &Settings) -> Result<Exi
     if arguments.fix {
         refuse_held(&store, &row).await?;
     }
-    let engine = wiring::engine(settings, &store, &connection, Arc::new(Unobserved), None).await?;
-    let check = made(&engine, &connection, &store, &row).await?;
+    let check = made(settings, &connection, &store, &row).await?;
     show(settings, &check)?;
     if !arguments.fix || check.findings.is_empty() {
         return Ok(code(&check));
@@ -52,12 +52,12 @@ pub(crate) async fn execute(arguments: Drift, settings: &Settings) -> Result<Exi
         output::note("nothing of this is for a repair");
         return Ok(code(&check));
     }
-    permitted(&arguments, &row, &plan, &check, &engine)?;
+    permitted(&arguments, &row, &plan, &check, &wiring::descriptions(settings).await?)?;
     let ended = run(settings, &store, &connection, &row, plan, repair).await?;
     if ended != ExitCode::Done {
         return Ok(ended);
     }
-    let after = made(&engine, &connection, &store, &row).await?;
+    let after = made(settings, &connection, &store, &row).await?;
     output::note(&format!("checked again: {} findings are left", after.findings.len()));
     for one in &after.findings {
         output::note(&format!("{}  {} {}: {}", one.id, one.word(), one.subject(), one.line()));
@@ -91,13 +91,15 @@ fn unknown(environment: &EnvironmentName) -> CommandError {
 }
 
 async fn made(
-    engine: &Engine,
+    settings: &Settings,
     connection: &Connection,
     store: &Arc<Store>,
     row: &EnvironmentRow,
 ) -> Result<Check, CommandError> {
     let record = store.record(&row.uid).await.map_err(wiring::journal_error)?;
-    let looker = Looker { engine, environment: row.name.clone(), uid: row.uid.clone(), run: identifiers::run_id()? };
+    let engine = wiring::engine_for_one_look(settings, store, connection, &row.uid).await?;
+    let looker =
+        Looker { engine: &engine, environment: row.name.clone(), uid: row.uid.clone(), run: identifiers::run_id()? };
     Ok(look::check(&looker, connection, row, &record).await)
 }
 
@@ -147,7 +149,7 @@ fn permitted(
     row: &EnvironmentRow,
     plan: &Plan,
     check: &Check,
-    engine: &Engine,
+    catalog: &Catalog,
 ) -> Result<(), CommandError> {
     if [plan.workflow.as_str(), row.name.as_str()].into_iter().any(key_places::is_production) {
         return Err(CommandError::new(
@@ -156,7 +158,7 @@ fn permitted(
         )
         .with_remedy(format!("run the runbook, which stops at its approval: platflow run {}", plan.workflow)));
     }
-    let holds_data = |kind: &str| engine.catalog.descriptions().any(|one| one.name.as_str() == kind && one.holds_data);
+    let holds_data = |kind: &str| catalog.descriptions().any(|one| one.name.as_str() == kind && one.holds_data);
     let lost: Vec<&str> = check
         .findings
         .iter()
