@@ -76,6 +76,7 @@ pub(crate) fn plan(shape: Shape, steps: usize, environment: &str) -> Result<Plan
         parameters: BTreeMap::new(),
         steps,
         on_failure: OnFailure::Park,
+        only: None,
     })
 }
 

@@ -27,9 +27,10 @@ pub(crate) struct Global {
     /// Directory of the state file (default: the XDG state directory, or PLATFLOW_STATE)
     #[arg(long, global = true, value_name = "DIR", help_heading = "Global options")]
     pub(crate) state: Option<PathBuf>,
-    /// What stdout gets: text for people, one JSON object, or a JSON line per event
+    /// What stdout gets: text for people, one JSON object, or a JSON line per event; drift checks also come as Markdown,
+    /// JUnit and SARIF
     #[arg(long, global = true, value_enum, value_name = "FORMAT", help_heading = "Global options")]
-    pub(crate) output: Option<OutputFormat>,
+    pub(crate) output: Option<ReportFormat>,
     /// Use the embedded sandbox instead of AWS; it is started when it is not running
     #[arg(long, global = true, help_heading = "Global options")]
     pub(crate) sandbox: bool,
@@ -41,8 +42,25 @@ pub(crate) struct Global {
     pub(crate) verbose: u8,
 }
 
-/// What stdout gets.
+/// What stdout gets, with the formats that only reports have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ReportFormat {
+    /// For people.
+    Text,
+    /// One JSON object with `schema_version`.
+    Json,
+    /// A JSON object per line, as things happen.
+    Jsonl,
+    /// A Markdown section, for a pull request.
+    Markdown,
+    /// A JUnit test report.
+    Junit,
+    /// SARIF 2.1.0, for code scanning.
+    Sarif,
+}
+
+/// What stdout gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OutputFormat {
     /// For people.
     Text,
@@ -77,6 +95,8 @@ pub(crate) enum Command {
     Logs(Logs),
     /// Look, change nothing, and show what a run would create, adopt, change or leave
     Plan(Plan),
+    /// Compare what is on record with the world (exit 3 when something drifted), and repair what is ours
+    Drift(Drift),
     /// Crash and fail a runbook everywhere, in a private sandbox (exit 0 only without violations, else 5)
     Rehearse(Rehearse),
     /// Check a runbook without looking at the cloud
@@ -106,7 +126,7 @@ pub(crate) enum Command {
 }
 
 /// Which runbook, with which parameters, against what.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub(crate) struct WorkflowArguments {
     /// Name of an embedded runbook, or path of a file
     #[arg(value_name = "WORKFLOW")]
@@ -165,6 +185,26 @@ pub(crate) struct Plan {
     pub(crate) refresh: Vec<Pinned>,
 }
 
+/// `drift`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Drift {
+    /// An environment, or the runbook that builds it
+    #[arg(value_name = "ENVIRONMENT|WORKFLOW")]
+    pub(crate) subject: String,
+    /// Run what drifted in our own fields and resources, and only that; extras are never touched
+    #[arg(long)]
+    pub(crate) fix: bool,
+    /// Type the environment's name to agree that what held data and is gone is made anew, empty
+    #[arg(long, value_name = "ENVIRONMENT", requires = "fix")]
+    pub(crate) confirm: Option<String>,
+    /// The AWS account that this must be
+    #[arg(long, value_name = "ID")]
+    pub(crate) account: Option<String>,
+    /// The AWS region that this must be
+    #[arg(long, value_name = "REGION")]
+    pub(crate) region: Option<String>,
+}
+
 /// A value that was looked up once and stays pinned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 #[value(rename_all = "snake_case")]
@@ -188,6 +228,12 @@ pub(crate) struct Run {
     /// Ask a pinned value anew: otherwise it moves only by parameter
     #[arg(long, value_enum, value_name = "NAME")]
     pub(crate) refresh: Vec<Pinned>,
+    /// Act on this step or module alone: what it needs is looked at and left as it is, the rest is passed over
+    #[arg(long, value_name = "STEP")]
+    pub(crate) only: Vec<String>,
+    /// Act on everything but this step or module
+    #[arg(long, value_name = "STEP", conflicts_with = "only")]
+    pub(crate) except: Vec<String>,
     /// What happens when a step fails for good
     #[arg(long, value_enum, value_name = "WHAT")]
     pub(crate) on_failure: Option<OnFailureArgument>,

@@ -73,8 +73,24 @@ pub(crate) async fn drive(
     engine: &Engine,
     relay: &Arc<Relay>,
     lease: &Lease,
-    mut run: Run,
+    run: Run,
 ) -> Result<ExitCode, CommandError> {
+    let (run, outcome) = carry_out(settings, engine, relay, lease, run).await?;
+    close(settings, &run, &outcome)?;
+    Ok(exit_code(&run, &outcome))
+}
+
+/// The same with nothing on stdout but the events of `jsonl`: for commands that have something else to print there.
+///
+/// # Errors
+/// When the journal refuses or fails on the way.
+pub(crate) async fn carry_out(
+    settings: &Settings,
+    engine: &Engine,
+    relay: &Arc<Relay>,
+    lease: &Lease,
+    mut run: Run,
+) -> Result<(Run, DriveOutcome), CommandError> {
     let total = run.graph.len();
     let clock: Arc<dyn Clock> = Arc::clone(&engine.clock);
     let (sender, view) =
@@ -93,8 +109,7 @@ pub(crate) async fn drive(
         }
         failure
     })?;
-    close(settings, &run, &outcome)?;
-    Ok(exit_code(&run, &outcome))
+    Ok((run, outcome))
 }
 
 /// What the documented exit code of an outcome is.
@@ -123,10 +138,15 @@ fn close(settings: &Settings, run: &Run, outcome: &DriveOutcome) -> Result<(), C
             DriveOutcome::Parked(ParkReason::RolledBackTo { .. }) => output::bytes(report::rolled_back(run).as_bytes()),
             DriveOutcome::Finished(Ending::Abandoned) => output::line("the run was abandoned"),
             DriveOutcome::Parked(reason) => {
-                output::note(&format!("run {} stopped: {}", run.id, event_text::park_reason(reason)));
-                output::note(&report::parked(run, reason));
+                tell_parked(run, reason);
                 Ok(())
             }
         },
     }
+}
+
+/// Why a run stopped and what leads on, on stderr.
+pub(crate) fn tell_parked(run: &Run, reason: &ParkReason) {
+    output::note(&format!("run {} stopped: {}", run.id, event_text::park_reason(reason)));
+    output::note(&report::parked(run, reason));
 }

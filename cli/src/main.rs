@@ -1,15 +1,18 @@
 //! The `platflow` binary: parse, run one command, print its failure once, exit with its code.
 
 mod arguments;
+mod choice;
 mod cluster;
 mod commands;
 mod connection;
 mod cost;
+mod drift;
 mod execution;
 mod failure;
 mod guests;
 mod identifiers;
 mod key_places;
+mod looking;
 mod privacy;
 mod rehearsal;
 mod report;

@@ -2,7 +2,7 @@
 //!
 //! Everything after this file works on values, not on the process's surroundings.
 
-use crate::arguments::{Global, OutputFormat};
+use crate::arguments::{Global, OutputFormat, ReportFormat};
 use crate::failure::{CommandError, ExitCode};
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
@@ -35,6 +35,8 @@ pub(crate) struct Settings {
     pub(crate) lease_ms: Option<u64>,
     /// What stdout gets.
     pub(crate) output: OutputFormat,
+    /// The same for a command that writes a report.
+    pub(crate) report: ReportFormat,
     /// Animate on stderr, and colour: only on a terminal, never with `NO_COLOR`.
     pub(crate) terminal: Terminal,
     /// `--sandbox` was given.
@@ -110,6 +112,15 @@ fn lease_of(text: &str) -> Result<u64, CommandError> {
     }
 }
 
+/// What a command writes that knows no reports; whoever asks it for one is refused before it begins.
+fn plain(report: ReportFormat) -> OutputFormat {
+    match report {
+        ReportFormat::Text | ReportFormat::Markdown | ReportFormat::Junit | ReportFormat::Sarif => OutputFormat::Text,
+        ReportFormat::Json => OutputFormat::Json,
+        ReportFormat::Jsonl => OutputFormat::Jsonl,
+    }
+}
+
 impl Settings {
     /// Reads the surroundings once.
     ///
@@ -148,6 +159,7 @@ impl Settings {
             .map(|text| text.split([',', ' ']).filter(|part| !part.is_empty()).map(str::to_owned).collect())
             .unwrap_or_default();
         let lease_ms = variable("PLATFLOW_LEASE_MS").map(|text| lease_of(&text)).transpose()?;
+        let report = global.output.unwrap_or(ReportFormat::Text);
         let live = std::io::stderr().is_terminal() && variable("TERM").is_none_or(|term| term != "dumb");
         let colour = live && variable("NO_COLOR").is_none();
         let width = variable("COLUMNS").and_then(|text| text.parse().ok()).unwrap_or(100).clamp(40, 200);
@@ -162,7 +174,8 @@ impl Settings {
             second_key_store,
             second_key_store_named,
             lease_ms,
-            output: global.output.unwrap_or(OutputFormat::Text),
+            output: plain(report),
+            report,
             terminal: Terminal { live, colour, width },
             sandbox: global.sandbox,
             speed: global.speed,

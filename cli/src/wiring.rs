@@ -7,7 +7,7 @@ use crate::failure::{CommandError, ExitCode};
 use crate::settings::{Identity, Settings};
 use crate::views::output;
 use async_trait::async_trait;
-use platflow_engine::drive::{Engine, Observer};
+use platflow_engine::drive::{Engine, Observer, Unobserved};
 use platflow_engine::journal::JournalError;
 use platflow_engine::kind::Catalog;
 use platflow_engine::name::EnvironmentUid;
@@ -118,8 +118,17 @@ pub(crate) fn catalog(
     keystore: &Arc<Keystore>,
     core: CoreSettings,
 ) -> Result<Catalog, CommandError> {
+    catalog_over(aws, Clients::new(aws.tokens()), keystore, core)
+}
+
+fn catalog_over(
+    aws: &Arc<AwsClients>,
+    clients: Clients,
+    keystore: &Arc<Keystore>,
+    core: CoreSettings,
+) -> Result<Catalog, CommandError> {
     let mut catalog = Catalog::default();
-    let clients = Arc::new(Clients::new(aws.tokens()));
+    let clients = Arc::new(clients);
     let refused = "the step kinds could not be put together";
     platflow_steps::aws::register(&mut catalog, aws).map_err(|error| internal(refused)(error.into()))?;
     platflow_steps::kubernetes::register(&mut catalog, &clients).map_err(|error| internal(refused)(error.into()))?;
@@ -197,6 +206,30 @@ pub(crate) async fn engine(
         resolver: Arc::new(Resolver),
         observer,
         settings: drive,
+    })
+}
+
+/// An engine for one pass over an environment that only looks: many objects of a cluster are read by one list.
+///
+/// # Errors
+/// When a client or the identity cannot be used.
+pub(crate) async fn engine_for_one_look(
+    settings: &Settings,
+    store: &Arc<Store>,
+    connection: &Connection,
+    uid: &EnvironmentUid,
+) -> Result<Engine, CommandError> {
+    let secrets: Arc<dyn SecretStore> = store.clone();
+    let keystore = keystore(settings, secrets).await?;
+    let core = core_settings(settings, connection.child_environment.clone());
+    let clients = Clients::for_one_look(connection.aws.tokens(), uid);
+    Ok(Engine {
+        journal: store.clone(),
+        catalog: catalog_over(&connection.aws, clients, &keystore, core)?,
+        clock: Arc::clone(&connection.clock),
+        resolver: Arc::new(Resolver),
+        observer: Arc::new(Unobserved),
+        settings: platflow_engine::drive::Settings::default(),
     })
 }
 

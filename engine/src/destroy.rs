@@ -34,7 +34,7 @@ pub fn plan(workflow: WorkflowName, environment: EnvironmentName, record: &[Reco
         })
         .collect();
     steps.sort_by(|one, other| one.name.cmp(&other.name));
-    Plan { workflow, environment, parameters: BTreeMap::new(), steps, on_failure: OnFailure::Park }
+    Plan { workflow, environment, parameters: BTreeMap::new(), steps, on_failure: OnFailure::Park, only: None }
 }
 
 /// Resolves plans whose specs are literal: destroy runs, and tests of the engine.

@@ -8,7 +8,7 @@ use crate::step::UndoPlan;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufWriter, Write};
 use std::time::Duration;
 
@@ -68,6 +68,10 @@ pub struct Plan {
     pub steps: Vec<PlannedStep>,
     /// What to do on failure unless the command line says otherwise.
     pub on_failure: OnFailure,
+    /// Only these steps are acted on: what they need is looked at and left as it is, the rest is passed over. Without
+    /// it, every step is acted on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub only: Option<BTreeSet<StepName>>,
 }
 
 impl Plan {

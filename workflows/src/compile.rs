@@ -105,6 +105,7 @@ pub fn compile(
         parameters,
         steps,
         on_failure: options.on_failure.unwrap_or(document.on_failure),
+        only: None,
     };
     Ok(Compiled {
         groups: groups(&expander),

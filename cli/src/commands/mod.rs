@@ -5,6 +5,7 @@ mod approve;
 mod cancel;
 mod completions;
 mod destroy;
+mod drift;
 mod forget;
 mod graph;
 pub(crate) mod guard;
@@ -24,7 +25,7 @@ mod secret;
 mod status;
 mod validate;
 
-use crate::arguments::Command;
+use crate::arguments::{Command, ReportFormat};
 use crate::failure::{CommandError, ExitCode};
 use crate::settings::Settings;
 
@@ -33,6 +34,9 @@ use crate::settings::Settings;
 /// # Errors
 /// The command's failure, to be printed once.
 pub(crate) async fn execute(command: Command, settings: Settings) -> Result<ExitCode, CommandError> {
+    if !matches!(command, Command::Drift(_)) {
+        refuse_report(settings.report)?;
+    }
     match command {
         Command::Run(arguments) => run::execute(arguments, &settings).await,
         Command::Resume(arguments) => resume::execute(arguments, &settings).await,
@@ -46,6 +50,7 @@ pub(crate) async fn execute(command: Command, settings: Settings) -> Result<Exit
         Command::Logs(arguments) => logs::execute(arguments, &settings).await,
         Command::Plan(arguments) => plan::execute(arguments, &settings).await,
         Command::Rehearse(arguments) => rehearse::execute(arguments, &settings).await,
+        Command::Drift(arguments) => drift::execute(arguments, &settings).await,
         Command::Validate(arguments) => validate::execute(&arguments, &settings).await,
         Command::Graph(arguments) => graph::execute(&arguments, &settings).await,
         Command::Kubeconfig(arguments) => kubeconfig::execute(arguments, &settings).await,
@@ -57,5 +62,16 @@ pub(crate) async fn execute(command: Command, settings: Settings) -> Result<Exit
         Command::Completions(arguments) => completions::execute(&arguments),
         Command::Reference(arguments) => reference::execute(&arguments, &settings).await,
         Command::Guard(arguments) => Ok(guard::execute(&arguments)),
+    }
+}
+
+/// Formats of reports are for commands that write one.
+fn refuse_report(format: ReportFormat) -> Result<(), CommandError> {
+    match format {
+        ReportFormat::Text | ReportFormat::Json | ReportFormat::Jsonl => Ok(()),
+        ReportFormat::Markdown | ReportFormat::Junit | ReportFormat::Sarif => {
+            Err(CommandError::usage("this command writes text, json or jsonl; nothing was done")
+                .with_remedy("markdown, junit and sarif are what `platflow drift` writes as well"))
+        }
     }
 }

@@ -5,23 +5,19 @@
 use crate::arguments::{self, OutputFormat};
 use crate::connection::{self, Wanted};
 use crate::failure::{CommandError, ExitCode};
+use crate::looking::Looker;
 use crate::settings::Settings;
 use crate::views::output;
 use crate::{identifiers, runbook, wiring};
-use async_trait::async_trait;
-use platflow_engine::context::{Context, StepGuard};
 use platflow_engine::drive::{Engine, Unobserved};
-use platflow_engine::failure::{Residue, StepError};
 use platflow_engine::graph::{Graph, StepIndex};
 use platflow_engine::journal::{Journal, RecordedStep};
-use platflow_engine::name::{EnvironmentUid, RunId, StepName};
+use platflow_engine::name::StepName;
 use platflow_engine::plan::{OutputLookup, Plan, PlannedStep, Resolved};
-use platflow_engine::step::{Difference, Known, Observation, Ownership, Progress};
+use platflow_engine::step::{Difference, Observation, Ownership, Progress};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
-use tokio_util::sync::CancellationToken;
 
 /// What a run would do with a step.
 #[derive(Debug, Clone, PartialEq)]
@@ -78,24 +74,6 @@ impl Verdict {
     }
 }
 
-/// Refuses every mutation: `begin` of a context over it fails before anything is sent.
-struct ReadOnly;
-
-fn refused() -> StepError {
-    StepError::permanent("a plan changes nothing").leaving(Residue::None)
-}
-
-#[async_trait]
-impl StepGuard for ReadOnly {
-    /// A plan has no journal; nothing that is noted outlives it.
-    async fn note(&self, _step: &StepName, _key: &str, _value: Value) -> Result<(), StepError> {
-        Ok(())
-    }
-    fn lease_left(&self) -> Result<Duration, StepError> {
-        Err(refused())
-    }
-}
-
 #[derive(Default)]
 struct Seen {
     outputs: HashMap<StepName, Value>,
@@ -143,10 +121,9 @@ pub(crate) async fn execute(arguments: arguments::Plan, settings: &Settings) -> 
     };
     let survey = Survey {
         engine: &engine,
+        looker: Looker { engine: &engine, environment: compiled.plan.environment.clone(), uid, run },
         plan: &compiled.plan,
         record: record.into_iter().map(|step| (step.step.clone(), step)).collect(),
-        uid,
-        run,
     };
     let (verdicts, seen) = survey.all().await?;
     show(settings, &compiled.plan, &verdicts, &seen.warnings())?;
@@ -165,10 +142,9 @@ fn is_open(found: &Observation) -> bool {
 
 struct Survey<'a> {
     engine: &'a Engine,
+    looker: Looker<'a>,
     plan: &'a Plan,
     record: BTreeMap<StepName, RecordedStep>,
-    uid: EnvironmentUid,
-    run: RunId,
 }
 
 impl Survey<'_> {
@@ -206,17 +182,13 @@ impl Survey<'_> {
         let Some(kind) = self.engine.catalog.step(&step.kind) else {
             return Verdict::Unsure(format!("no step kind {}", step.kind));
         };
-        let known = Known {
-            outputs: recorded.and_then(|row| row.outputs.clone()),
-            notes: recorded.map(|row| row.notes.clone()).unwrap_or_default(),
-            uncertain: recorded.is_some_and(|row| !row.settled),
-            intended_at: None,
-        };
-        match kind.observe(&spec, &known, &self.context(step, recorded)).await {
+        let known = Looker::known(recorded);
+        let context = self.looker.context(&step.name, recorded);
+        match kind.observe(&spec, &known, &context).await {
             Ok(Observation::Absent) if step.kind.as_str().starts_with("smoke.") => Verdict::Check,
             Ok(found) if step.kind.as_str() == "aws.lookups" && is_open(&found) => {
                 // Asking is all that this kind does: what follows from the answers is worth showing.
-                match kind.apply(&spec, &found, &known, &self.context(step, recorded)).await {
+                match kind.apply(&spec, &found, &known, &context).await {
                     Ok(Progress::Done { outputs }) => {
                         seen.outputs.insert(step.name.clone(), outputs);
                         match found {
@@ -246,20 +218,6 @@ impl Survey<'_> {
             }
             Ok(Observation::Changing { reason, .. } | Observation::Unknown { reason }) => Verdict::Unsure(reason),
             Err(error) => Verdict::Unsure(error.to_string()),
-        }
-    }
-
-    fn context(&self, step: &PlannedStep, recorded: Option<&RecordedStep>) -> Context {
-        Context {
-            step: step.name.clone(),
-            run: self.run.clone(),
-            environment: self.plan.environment.clone(),
-            environment_uid: self.uid.clone(),
-            attempt: 1,
-            generation: recorded.map_or(0, |row| row.generation),
-            clock: Arc::clone(&self.engine.clock),
-            cancelled: CancellationToken::new(),
-            guard: Arc::new(ReadOnly),
         }
     }
 }

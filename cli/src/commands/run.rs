@@ -6,7 +6,7 @@ use crate::execution::{self, Relay};
 use crate::failure::{CommandError, ExitCode};
 use crate::settings::Settings;
 use crate::views::output;
-use crate::{identifiers, key_places, runbook, sandbox_host, wiring};
+use crate::{choice, identifiers, key_places, runbook, sandbox_host, wiring};
 use platflow_engine::drive::StartRun;
 use platflow_engine::journal::{EnvironmentRow, Journal, JournalError};
 use platflow_engine::plan::OnFailure;
@@ -26,6 +26,9 @@ pub(crate) async fn execute(arguments: Run, settings: &Settings) -> Result<ExitC
     let mut compiled = runbook::load(&arguments.workflow, &descriptions, settings, on_failure)?;
     let id = identifiers::run_id()?;
     runbook::refresh(&mut compiled.plan, &arguments.refresh, &id)?;
+    if let Some(only) = choice::of(&compiled.plan, &arguments.only, &arguments.except)? {
+        compiled.plan.only = Some(only);
+    }
     let wanted = Wanted { account: arguments.workflow.account.clone(), region: arguments.workflow.region.clone() };
     let store = wiring::open_store(settings)?;
     let plan = &compiled.plan;
@@ -35,6 +38,13 @@ pub(crate) async fn execute(arguments: Run, settings: &Settings) -> Result<ExitC
     let (connection, row) = connection::connect(settings, &store, &compiled.plan.environment, &wanted).await?;
     if let Some(row) = &row {
         refuse_held(&store, row).await?;
+    }
+    if compiled.plan.only.is_some() {
+        let record = match &row {
+            Some(row) => store.record(&row.uid).await.map_err(wiring::journal_error)?,
+            None => Vec::new(),
+        };
+        output::note(&choice::consequence(&compiled.plan, &record)?);
     }
     if let Some(warning) = warning {
         output::note(&warning);
@@ -70,7 +80,7 @@ pub(crate) async fn execute(arguments: Run, settings: &Settings) -> Result<ExitC
 }
 
 /// An unfinished run holds its environment: another one is refused, with the ways out; only a live owner gives 7.
-async fn refuse_held(store: &Arc<Store>, row: &EnvironmentRow) -> Result<(), CommandError> {
+pub(crate) async fn refuse_held(store: &Arc<Store>, row: &EnvironmentRow) -> Result<(), CommandError> {
     let Some(holder) = &row.held_by else { return Ok(()) };
     let summary = store.load(holder).await.map_err(wiring::journal_error)?.summary;
     match summary.owner {

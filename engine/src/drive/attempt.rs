@@ -5,6 +5,7 @@
 use crate::clock::after;
 use crate::context::Context;
 use crate::drive::guard::Guard;
+use crate::drive::scope;
 use crate::event::{Effect, Finding};
 use crate::failure::{ErrorClass, Residue, StepError};
 use crate::foreign;
@@ -60,6 +61,8 @@ pub(super) struct Attempt {
     pub(super) deadline: Option<Timestamp>,
     pub(super) context: Context,
     pub(super) guard: Arc<Guard>,
+    /// It was not chosen, and something chosen needs it.
+    pub(super) only_looks: bool,
 }
 
 pub(super) fn failed(error: StepError) -> Outcome {
@@ -117,6 +120,10 @@ impl Attempt {
             Err(error) => return failed(self.look_failed(error)),
         };
         match &seen {
+            Observation::Absent if self.only_looks => return Outcome::Exhausted(scope::missing(&self.context.step)),
+            Observation::Present { outputs, ownership: Ownership::Ours, .. } if self.only_looks => {
+                return Outcome::Verified { outputs: outputs.clone(), effect: Effect::Unchanged };
+            }
             Observation::Present { outputs, ownership: Ownership::Ours, differences } if differences.is_empty() => {
                 return Outcome::Verified { outputs: outputs.clone(), effect: self.effect() };
             }
@@ -156,6 +163,7 @@ impl Attempt {
     /// went on all the same: nothing can depend on it.
     fn may_clear_away(&self) -> bool {
         self.state.broken
+            && !self.only_looks
             && self.state.prior.is_none()
             && self.state.effect.is_none()
             && !matches!(self.state.finding, Some(Finding::Differs { .. }))

@@ -11,6 +11,7 @@ use crate::decide::{Action, Decider};
 use crate::drive::attempt::{Attempt, Outcome};
 use crate::drive::batch::Builder;
 use crate::drive::guard::Guard;
+use crate::drive::scope::{self, Part, Scope};
 use crate::drive::{DriveError, DriveOutcome, Engine};
 use crate::event::{Direction, Ending, Event, ParkReason, Prior};
 use crate::failure::{Residue, StepError};
@@ -55,6 +56,7 @@ struct Cycle<'a> {
     lease: &'a Lease,
     run: &'a mut Run,
     decider: Decider,
+    scope: Scope,
     guard: Arc<Guard>,
     reports: mpsc::UnboundedReceiver<Report>,
     tasks: JoinSet<()>,
@@ -108,12 +110,14 @@ pub(super) async fn drive(
     let uncertain = |index: &StepIndex| run.at(*index).is_some_and(|state| state.uncertain);
     let uncertain_since = run.graph.indices().filter(uncertain).map(|index| (index, now)).collect();
     let decider = decider(engine, run);
+    let scope = Scope::of(&run.plan, &run.graph);
     let mut cycle = Cycle {
         engine,
         writing: None,
         lease,
         run,
         decider,
+        scope,
         guard,
         reports,
         tasks: JoinSet::new(),
@@ -315,9 +319,19 @@ impl Cycle<'_> {
         let (Some(planned), Some(state)) = (graph.step(index), self.run.at(index)) else { return Ok(()) };
         let at = self.engine.clock.now();
         let step = planned.name.clone();
-        let resolved = match (&state.phase, &state.spec) {
+        let recorded = self.record.get(&step);
+        let resolved = match (&state.phase, &state.spec, self.scope.part(index), recorded) {
+            (Phase::Pending, _, Part::Pass, _) => Ok(Resolved::Skip { reason: "it was not chosen".to_owned() }),
+            // What is only looked at stays as it was made, whatever the runbook says by now.
+            (Phase::Pending, _, Part::Look, Some(row)) => Ok(Resolved::Spec(row.spec.clone())),
+            (Phase::Pending, _, Part::Look, None) => {
+                match self.engine.resolver.resolve(&self.run.plan, planned, self.run) {
+                    Ok(Resolved::Skip { reason }) => Ok(Resolved::Skip { reason }),
+                    Ok(Resolved::Spec(_)) | Err(_) => return self.refuse(step.clone(), scope::missing(&step), at),
+                }
+            }
             // What was under way when an owner vanished goes on from what was recorded.
-            (Phase::Unknown, Some(spec)) => Ok(Resolved::Spec(spec.clone())),
+            (Phase::Unknown, Some(spec), ..) | (_, Some(spec), Part::Look, _) => Ok(Resolved::Spec(spec.clone())),
             _ => self.engine.resolver.resolve(&self.run.plan, planned, self.run),
         };
         let spec = match resolved {
@@ -334,7 +348,6 @@ impl Cycle<'_> {
                 return self.refuse(step, error, at);
             }
         };
-        let recorded = self.record.get(&step);
         let prior = match state.attempt {
             0 => recorded
                 .filter(|row| row.settled)
@@ -434,6 +447,7 @@ impl Cycle<'_> {
             deadline: self.deadlines.get(&index).copied(),
             context,
             guard: Arc::clone(&self.guard),
+            only_looks: self.scope.part(index) == Part::Look,
             timeout: planned.timeout,
             state,
         })

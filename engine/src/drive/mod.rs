@@ -7,6 +7,7 @@ mod attempt;
 pub(crate) mod batch;
 mod cycle;
 mod guard;
+mod scope;
 mod start;
 mod undoing;
 

@@ -43,6 +43,7 @@ pub fn plan(mut steps: Vec<PlannedStep>) -> Result<Plan, InvalidName> {
         parameters: BTreeMap::new(),
         steps,
         on_failure: OnFailure::Park,
+        only: None,
     })
 }
 

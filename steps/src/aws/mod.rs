@@ -40,6 +40,7 @@ pub mod vpc;
 pub use clients::{AwsClients, AwsError, AwsSettings, CallerIdentity, CredentialSource};
 pub use failure::{AwsFailure, Reach};
 pub use signed::{Endpoints, Service, Signed};
+pub use survey::{Complaint, Extra, complaints, extras};
 pub use token::TokenSource;
 pub use volumes::{ClusterVolume, cluster_volumes};
 

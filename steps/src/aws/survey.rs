@@ -4,7 +4,12 @@
 //! deletes, and nothing of somebody else is held against the rollback.
 
 mod compute;
+mod extras;
+mod health;
 mod services;
+
+pub use extras::{Extra, extras};
+pub use health::{Complaint, complaints};
 
 use super::clients::AwsClients;
 use super::ownership::{STEP, Tags, UID, owner_text};

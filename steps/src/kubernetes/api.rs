@@ -4,6 +4,7 @@
 
 use super::clients::{Clients, ClusterAccess};
 use super::failure::{Failure, Meaning};
+use super::snapshot::listed;
 use http::{Method, Request};
 use kube::Client;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -182,12 +183,33 @@ impl<'a> Api<'a> {
 
     /// The object, or `None` when neither it nor its kind is there.
     pub(crate) async fn get(&self, key: &ObjectKey) -> Result<Option<Value>, Failure> {
+        if let Some(object) = self.on_a_list(key).await {
+            return Ok(Some(object));
+        }
         let Some(path) = self.path(key).await? else { return Ok(None) };
         match self.json(&format!("reading {key}"), plain(Method::GET, &path), READ_TIMEOUT).await {
             Ok(object) => Ok(Some(object)),
             Err(failure) if matches!(failure.meaning, Meaning::NotFound | Meaning::NotServed) => Ok(None),
             Err(failure) => Err(failure),
         }
+    }
+
+    /// The object from the list of a single pass, if there is one and it shows it. A list that fails decides nothing.
+    async fn on_a_list(&self, key: &ObjectKey) -> Option<Value> {
+        let snapshot = self.clients.snapshot()?;
+        let list = snapshot.list(self.access, key);
+        let place = snapshot.place(&list);
+        let listed = place
+            .get_or_try_init(|| async {
+                let namespace = list.namespace.as_deref();
+                let items = self.list(&list.api_version, &list.kind, namespace, &list.selector).await?;
+                Ok::<_, Failure>(listed(&list, items))
+            })
+            .await
+            .ok()?;
+        let served = self.served(&key.api_version, &key.kind).await.ok()??;
+        let namespace = key.namespace.clone().filter(|_| served.namespaced);
+        listed.get(&(namespace, key.name.clone())).cloned()
     }
 
     /// All objects of a kind, in one namespace or all; empty when the kind is not served.

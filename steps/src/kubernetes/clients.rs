@@ -4,6 +4,8 @@
 //! a new token.
 
 use super::api::Served;
+use super::objects::label_value;
+use super::snapshot::Snapshot;
 use async_trait::async_trait;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -11,6 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 use kube::Client;
 use kube::client::Body;
 use platflow_engine::failure::{ErrorClass, Residue, StepError};
+use platflow_engine::name::EnvironmentUid;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use schemars::JsonSchema;
@@ -64,6 +67,7 @@ pub struct Clients {
     tokens: Arc<dyn BearerTokens>,
     known: Mutex<HashMap<ClusterAccess, Client>>,
     discovery: Mutex<HashMap<(ClusterAccess, String, String), Served>>,
+    snapshot: Option<Snapshot>,
 }
 
 impl std::fmt::Debug for Clients {
@@ -78,7 +82,19 @@ impl Clients {
     pub fn new(tokens: Arc<dyn BearerTokens>) -> Self {
         // A second installation is refused, which is what is wanted: the first provider stays.
         drop(rustls::crypto::ring::default_provider().install_default());
-        Self { tokens, known: Mutex::default(), discovery: Mutex::default() }
+        Self { tokens, known: Mutex::default(), discovery: Mutex::default(), snapshot: None }
+    }
+
+    /// Clients for a single pass over everything of one environment: objects come from lists where they can, and are never
+    /// read twice. Not for a run, which looks again at what it changed.
+    #[must_use]
+    pub fn for_one_look(tokens: Arc<dyn BearerTokens>, uid: &EnvironmentUid) -> Self {
+        Self { snapshot: Some(Snapshot::new(label_value(uid.as_str()))), ..Self::new(tokens) }
+    }
+
+    /// The lists of a single pass.
+    pub(super) fn snapshot(&self) -> Option<&Snapshot> {
+        self.snapshot.as_ref()
     }
 
     /// The client of a cluster; connections are made at the first request. Call it inside a runtime.

@@ -17,13 +17,15 @@ pub(crate) mod failure;
 mod guests;
 mod held;
 pub(crate) mod installation;
+mod managed;
 mod namespaced;
 pub(crate) mod objects;
 pub(crate) mod rollout;
 #[cfg(test)]
 mod rollout_tests;
 mod single;
-pub(crate) mod sources;
+pub(crate) mod snapshot;
+mod sources;
 mod survey;
 mod volumes;
 

@@ -6,6 +6,7 @@ use super::api::{Api, ObjectKey};
 use super::difference;
 use super::failure::{Failure, Meaning};
 use super::held::held;
+use super::managed;
 use data_encoding::BASE32_NOPAD;
 use platflow_engine::context::Context;
 use platflow_engine::failure::{ErrorClass, Residue, StepError};
@@ -151,7 +152,7 @@ impl Standing {
     }
 }
 
-/// Looks at one object: two reads at most, of which the second is a dry run.
+/// Looks at one object: a read, and a dry run where the read does not prove that it is as wanted.
 pub(crate) async fn stand(
     api: &Api<'_>,
     key: &ObjectKey,
@@ -165,6 +166,9 @@ pub(crate) async fn stand(
         return Ok(Some(standing));
     }
     let body = dressed(wanted, Some(&standing.stored), api.context);
+    if managed::is_as_applied(&standing.stored, &body) {
+        return Ok(Some(standing));
+    }
     match api.dry_apply(key, &body).await {
         Ok(applied) => standing.differences = difference::differences(&standing.stored, &applied),
         Err(failure) if failure.meaning == Meaning::Invalid => {

@@ -50,6 +50,17 @@ class Sandbox:
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "stdin": subprocess.DEVNULL}
         return subprocess.Popen(command, env=self.surroundings({}), **pipes, **options)
 
+    def other(self, command: list[str]) -> str:
+        """Runs somebody else's command in this sandbox's surroundings; what it prints, and it must succeed."""
+        done = subprocess.run(command, env=self.surroundings({}), capture_output=True, text=True, check=False, timeout=180)
+        if done.returncode != 0:
+            raise RuntimeError(f"{' '.join(command)} exited {done.returncode}: {done.stderr.strip()}")
+        return done.stdout
+
+    def counters(self) -> dict:
+        """How many calls were answered so far."""
+        return json.loads(self.platflow("sandbox", "counters", "--output", "json").stdout)
+
     def world(self) -> list[dict]:
         """Every resource of the simulated world."""
         return json.loads(self.platflow("sandbox", "world", "--output", "json").stdout)["resources"]

@@ -70,12 +70,43 @@ fn named(call: &Call<'_>, input: &Value) -> Result<String, Refusal> {
         })
 }
 
+fn not_found(wanted: &str) -> Refusal {
+    Refusal::bad("InvalidLaunchTemplateId.VersionNotFound", format!("Could not find launch template version {wanted}"))
+}
+
+/// The parameters of the version that a new one is based on; those given for the new one take their place.
+/// <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_CreateLaunchTemplateVersion.html>, `SourceVersion`.
+fn source(input: &Value, body: &Value) -> Result<Map<String, Value>, Refusal> {
+    let wanted = text(input, "/SourceVersion");
+    if wanted.is_empty() {
+        return Ok(Map::new());
+    }
+    let version = items(body, "/_versions").into_iter().find(|one| is_version(one, wanted, body));
+    let version = version.ok_or_else(|| not_found(wanted))?;
+    Ok(version["launchTemplateData"].as_object().cloned().unwrap_or_default())
+}
+
+/// Whether a version is the one that `$Latest`, `$Default` or a number means.
+fn is_version(one: &Value, wanted: &str, body: &Value) -> bool {
+    match wanted {
+        "$Latest" => one["versionNumber"] == body["latestVersionNumber"],
+        "$Default" => one["versionNumber"] == body["defaultVersionNumber"],
+        number => one["versionNumber"].as_i64() == number.parse().ok(),
+    }
+}
+
 pub(super) fn create_version(call: &mut Call<'_>, input: &Value) -> Answer {
     let id = named(call, input)?;
     let record = existing(call, "ec2:launch-template", &id, NOT_FOUND)?;
     let name = record.text("/launchTemplateName").to_owned();
     let count = items(&record.body, "/_versions").len() + 1;
-    let new = version(call, &id, &name, count, &input["LaunchTemplateData"], false);
+    let source = source(input, &record.body)?;
+    let mut new = version(call, &id, &name, count, &input["LaunchTemplateData"], false);
+    if let Some(data) = new.get_mut("launchTemplateData").and_then(Value::as_object_mut) {
+        for (field, value) in source {
+            data.entry(field).or_insert(value);
+        }
+    }
     let record = existing(call, "ec2:launch-template", &id, NOT_FOUND)?;
     record.set("latestVersionNumber", count);
     if let Some(list) = record.body.get_mut("_versions").and_then(Value::as_array_mut) {
@@ -89,10 +120,7 @@ pub(super) fn modify(call: &mut Call<'_>, input: &Value) -> Answer {
     let wanted = number(input, "/SetDefaultVersion").unwrap_or(0);
     let record = existing(call, "ec2:launch-template", &id, NOT_FOUND)?;
     if wanted < 1 || wanted > number(&record.body, "/latestVersionNumber").unwrap_or(0) {
-        return Err(Refusal::bad(
-            "InvalidLaunchTemplateId.VersionNotFound",
-            format!("Could not find launch template version {wanted}"),
-        ));
+        return Err(not_found(&wanted.to_string()));
     }
     record.set("defaultVersionNumber", wanted);
     for one in record.body.get_mut("_versions").and_then(Value::as_array_mut).into_iter().flatten() {
@@ -112,20 +140,10 @@ pub(super) fn versions(call: &mut Call<'_>, input: &Value) -> Answer {
     let id = named(call, input)?;
     let body = existing(call, "ec2:launch-template", &id, NOT_FOUND)?.body.clone();
     let wanted = texts(input, "/LaunchTemplateVersion");
-    let fits = |one: &Value| {
-        wanted.is_empty()
-            || wanted.iter().any(|wanted| match wanted.as_str() {
-                "$Latest" => one["versionNumber"] == body["latestVersionNumber"],
-                "$Default" => one["versionNumber"] == body["defaultVersionNumber"],
-                number => one["versionNumber"].as_i64() == number.parse().ok(),
-            })
-    };
+    let fits = |one: &Value| wanted.is_empty() || wanted.iter().any(|wanted| is_version(one, wanted, &body));
     let found: Vec<Value> = items(&body, "/_versions").into_iter().filter(|one| fits(one)).collect();
     if found.is_empty() {
-        return Err(Refusal::bad(
-            "InvalidLaunchTemplateId.VersionNotFound",
-            format!("Could not find launch template version {wanted:?}"),
-        ));
+        return Err(not_found(&wanted.join(", ")));
     }
     Ok(json!({"launchTemplateVersionSet": found}))
 }

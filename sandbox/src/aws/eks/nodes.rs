@@ -48,11 +48,13 @@ pub(super) fn dispatch(call: &mut Call<'_>, input: &Value) -> Answer {
             return Err(in_use(format!("Nodegroup cannot be updated as it currently has an update in progress: {id}")));
         }
         "UpdateNodegroupConfig" => {
-            for field in ["scalingConfig", "updateConfig"] {
-                if let Some(new) = input.get(field) {
-                    group.set(field, new.clone());
-                }
+            if let Some(new) = input.get("updateConfig") {
+                group.set("updateConfig", new.clone());
             }
+            // What an update of the size leaves out stays as it is.
+            let mut size = group.body["scalingConfig"].as_object().cloned().unwrap_or_default();
+            size.extend(input.get("scalingConfig").and_then(Value::as_object).cloned().unwrap_or_default());
+            group.set("scalingConfig", size);
             relabel(group, input);
         }
         "UpdateNodegroupVersion" => {

@@ -58,7 +58,7 @@ impl Search<'_> {
         Ok(every!("DescribeNetworkInterfaces", request, interface))
     }
 
-    async fn groups(&self, filters: Filters) -> Result<Vec<Shown>, StepError> {
+    pub(super) async fn groups(&self, filters: Filters) -> Result<Vec<Shown>, StepError> {
         let request = self.aws.ec2.describe_security_groups().set_filters(sdk_filters(filters));
         Ok(every!("DescribeSecurityGroups", request, |one: &aws_sdk_ec2::types::SecurityGroup| {
             let note = format!("{}, named {}", place(one.vpc_id()), one.group_name().unwrap_or("?"));
@@ -66,7 +66,7 @@ impl Search<'_> {
         }))
     }
 
-    async fn subnets(&self, filters: Filters) -> Result<Vec<Shown>, StepError> {
+    pub(super) async fn subnets(&self, filters: Filters) -> Result<Vec<Shown>, StepError> {
         let request = self.aws.ec2.describe_subnets().set_filters(sdk_filters(filters));
         Ok(every!("DescribeSubnets", request, |one: &aws_sdk_ec2::types::Subnet| {
             Some(shown("ec2:subnet", one.subnet_id(), one.tags(), place(one.vpc_id())))
@@ -80,14 +80,14 @@ impl Search<'_> {
         }))
     }
 
-    async fn tables(&self, filters: Filters) -> Result<Vec<Shown>, StepError> {
+    pub(super) async fn tables(&self, filters: Filters) -> Result<Vec<Shown>, StepError> {
         let request = self.aws.ec2.describe_route_tables().set_filters(sdk_filters(filters));
         Ok(every!("DescribeRouteTables", request, |one: &aws_sdk_ec2::types::RouteTable| {
             Some(shown("ec2:route-table", one.route_table_id(), one.tags(), place(one.vpc_id())))
         }))
     }
 
-    async fn gateways(&self, filters: Filters) -> Result<Vec<Shown>, StepError> {
+    pub(super) async fn gateways(&self, filters: Filters) -> Result<Vec<Shown>, StepError> {
         let request = self.aws.ec2.describe_internet_gateways().set_filters(sdk_filters(filters));
         Ok(every!("DescribeInternetGateways", request, |one: &aws_sdk_ec2::types::InternetGateway| {
             let vpc = one.attachments().first().and_then(|attachment| attachment.vpc_id());
@@ -95,7 +95,7 @@ impl Search<'_> {
         }))
     }
 
-    async fn nats(&self, filters: Filters) -> Result<Vec<Shown>, StepError> {
+    pub(super) async fn nats(&self, filters: Filters) -> Result<Vec<Shown>, StepError> {
         let request = self.aws.ec2.describe_nat_gateways().set_filter(sdk_filters(filters));
         Ok(every!("DescribeNatGateways", request, |one: &aws_sdk_ec2::types::NatGateway| {
             let alive = one.state() != Some(&NatGatewayState::Deleted);
@@ -103,7 +103,7 @@ impl Search<'_> {
         }))
     }
 
-    async fn endpoints(&self, filters: Filters) -> Result<Vec<Shown>, StepError> {
+    pub(super) async fn endpoints(&self, filters: Filters) -> Result<Vec<Shown>, StepError> {
         let request = self.aws.ec2.describe_vpc_endpoints().set_filters(sdk_filters(filters));
         Ok(every!("DescribeVpcEndpoints", request, endpoint))
     }
@@ -138,7 +138,7 @@ impl Search<'_> {
         }))
     }
 
-    async fn instances(&self, filters: Filters) -> Result<Vec<Shown>, StepError> {
+    pub(super) async fn instances(&self, filters: Filters) -> Result<Vec<Shown>, StepError> {
         let request = self.aws.ec2.describe_instances().set_filters(sdk_filters(filters));
         let mut found = Vec::new();
         let mut pages = request.into_paginator().items().send();
