@@ -61,6 +61,17 @@ impl Cluster {
         self.answer(self.http.post(format!("{}{path}", self.server)).json(object))
     }
 
+    /// Takes something away.
+    pub fn delete(&self, path: &str) -> Value {
+        self.answer(self.http.delete(format!("{}{path}", self.server)))
+    }
+
+    /// Changes something by a merge patch.
+    pub fn change(&self, path: &str, change: &Value) -> Value {
+        let request = self.http.patch(format!("{}{path}", self.server)).body(change.to_string());
+        self.answer(request.header("content-type", "application/merge-patch+json"))
+    }
+
     /// Claims a volume, as a database operator would, and does not wait for it.
     pub fn claim(&self, namespace: &str, name: &str, size: &str) {
         // The scheduler's word, so that no pod is needed to have the volume made.
