@@ -13,7 +13,7 @@ use platflow_engine::plan::PlannedStep;
 const INITIALISES: &str = "vault.init";
 
 /// What production is called: a part of the workflow's or the environment's name.
-fn is_production(name: &str) -> bool {
+pub(crate) fn is_production(name: &str) -> bool {
     name.split(['-', '_', '.']).any(|part| part == "production" || part == "prod")
 }
 

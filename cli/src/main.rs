@@ -10,6 +10,7 @@ mod failure;
 mod guests;
 mod identifiers;
 mod key_places;
+mod preflight;
 mod privacy;
 mod rehearsal;
 mod report;

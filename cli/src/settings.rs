@@ -33,6 +33,8 @@ pub(crate) struct Settings {
     pub(crate) second_key_store_named: bool,
     /// How long a lease lasts without renewal, in milliseconds; nothing for the store's default.
     pub(crate) lease_ms: Option<u64>,
+    /// The most that a run may cost by the month, in US dollars.
+    pub(crate) cost_ceiling: Option<f64>,
     /// What stdout gets.
     pub(crate) output: OutputFormat,
     /// Animate on stderr, and colour: only on a terminal, never with `NO_COLOR`.
@@ -110,6 +112,14 @@ fn lease_of(text: &str) -> Result<u64, CommandError> {
     }
 }
 
+/// Reads `PLATFLOW_COST_CEILING`: one that cannot be read must not let anything pass.
+fn ceiling_of(text: &str) -> Result<f64, CommandError> {
+    text.parse().ok().filter(|dollars: &f64| dollars.is_finite() && *dollars >= 0.0).ok_or_else(|| {
+        CommandError::usage(format!("PLATFLOW_COST_CEILING={text} is no sum"))
+            .with_remedy("give US dollars by the month, e.g. 800")
+    })
+}
+
 impl Settings {
     /// Reads the surroundings once.
     ///
@@ -148,6 +158,7 @@ impl Settings {
             .map(|text| text.split([',', ' ']).filter(|part| !part.is_empty()).map(str::to_owned).collect())
             .unwrap_or_default();
         let lease_ms = variable("PLATFLOW_LEASE_MS").map(|text| lease_of(&text)).transpose()?;
+        let cost_ceiling = variable("PLATFLOW_COST_CEILING").map(|text| ceiling_of(&text)).transpose()?;
         let live = std::io::stderr().is_terminal() && variable("TERM").is_none_or(|term| term != "dumb");
         let colour = live && variable("NO_COLOR").is_none();
         let width = variable("COLUMNS").and_then(|text| text.parse().ok()).unwrap_or(100).clamp(40, 200);
@@ -162,6 +173,7 @@ impl Settings {
             second_key_store,
             second_key_store_named,
             lease_ms,
+            cost_ceiling,
             output: global.output.unwrap_or(OutputFormat::Text),
             terminal: Terminal { live, colour, width },
             sandbox: global.sandbox,

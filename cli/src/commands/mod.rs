@@ -5,6 +5,7 @@ mod approve;
 mod cancel;
 mod completions;
 mod destroy;
+mod doctor;
 mod forget;
 mod graph;
 pub(crate) mod guard;
@@ -45,6 +46,7 @@ pub(crate) async fn execute(command: Command, settings: Settings) -> Result<Exit
         Command::List(arguments) => list::execute(arguments, &settings).await,
         Command::Logs(arguments) => logs::execute(arguments, &settings).await,
         Command::Plan(arguments) => plan::execute(arguments, &settings).await,
+        Command::Doctor(arguments) => doctor::execute(arguments, &settings).await,
         Command::Rehearse(arguments) => rehearse::execute(arguments, &settings).await,
         Command::Validate(arguments) => validate::execute(&arguments, &settings).await,
         Command::Graph(arguments) => graph::execute(&arguments, &settings).await,

@@ -7,7 +7,7 @@ use crate::connection::{self, Wanted};
 use crate::failure::{CommandError, ExitCode};
 use crate::settings::Settings;
 use crate::views::output;
-use crate::{identifiers, runbook, wiring};
+use crate::{identifiers, preflight, runbook, wiring};
 use async_trait::async_trait;
 use platflow_engine::context::{Context, StepGuard};
 use platflow_engine::drive::{Engine, Unobserved};
@@ -132,6 +132,7 @@ pub(crate) async fn execute(arguments: arguments::Plan, settings: &Settings) -> 
     let wanted = Wanted { account: arguments.account.clone(), region: arguments.region.clone() };
     let store = wiring::open_store(settings)?;
     let (connection, row) = connection::connect(settings, &store, &compiled.plan.environment, &wanted).await?;
+    let checked = preflight::of_plan(settings, &store, &connection, &compiled.plan, row.as_ref()).await?;
     let record = match &row {
         Some(row) => store.record(&row.uid).await.map_err(wiring::journal_error)?,
         None => Vec::new(),
@@ -149,7 +150,7 @@ pub(crate) async fn execute(arguments: arguments::Plan, settings: &Settings) -> 
         run,
     };
     let (verdicts, seen) = survey.all().await?;
-    show(settings, &compiled.plan, &verdicts, &seen.warnings())?;
+    show(settings, &compiled.plan, &verdicts, &seen.warnings(), &checked)?;
     let something = verdicts.values().any(Verdict::changes_something);
     Ok(if something { ExitCode::Changes } else { ExitCode::Done })
 }
@@ -269,6 +270,7 @@ fn show(
     plan: &Plan,
     verdicts: &BTreeMap<StepName, Verdict>,
     warnings: &[String],
+    checked: &preflight::Report,
 ) -> Result<(), CommandError> {
     let kind = |name: &StepName| {
         plan.steps.iter().find(|step| step.name == *name).map(|step| step.kind.to_string()).unwrap_or_default()
@@ -292,6 +294,7 @@ fn show(
             "environment": plan.environment,
             "steps": steps,
             "warnings": warnings,
+            "preflight": checked.to_json(),
         }));
     }
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
@@ -306,6 +309,7 @@ fn show(
     for warning in warnings {
         output::line(&format!("warning: {warning}"))?;
     }
+    checked.print()?;
     let summary: Vec<String> = counts.iter().map(|(word, count)| format!("{count} {word}")).collect();
     output::line(&format!("{}: {}; nothing was changed", plan.environment, summary.join(", ")))
 }
