@@ -2,6 +2,7 @@
 //! is right, which stops nothing.
 
 mod request;
+mod surroundings;
 mod world;
 
 use platflow_tests::TestEnvironment;

@@ -44,9 +44,12 @@ fn unbuilt<'a>(account: &'a Account<'_>, kind: &'a str, pointer: &'a str) -> Vec
 
 fn taken(check: &'static Check, what: &str, tags: &Tags) -> Finding {
     let owner = owner_text(tags);
-    let remedy = foreign::ways_out(&owner);
+    let remedy = match foreign::named(&owner) {
+        Some(_) => foreign::ways_out(&owner),
+        None => "choose another name, or remove the other one".to_owned(),
+    };
     check.blocker(
-        format!("{what} exists and belongs to {owner}"),
+        format!("{what} exists and is not of this environment: {owner}"),
         "nothing of somebody else is taken over: the step would stop the run",
         remedy,
     )
