@@ -1,11 +1,13 @@
 //! The command line as typed structs. No effects: nothing here reads the environment, a file or the clock.
 
+mod doctor;
 mod sandbox;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub(crate) use doctor::Doctor;
 pub(crate) use sandbox::{SandboxArguments, SandboxCommand};
 
 /// platflow runs provisioning runbooks that survive any crash: it journals every fact, looks before it acts again, and
@@ -97,6 +99,8 @@ pub(crate) enum Command {
     Plan(Plan),
     /// Compare what is on record with the world (exit 3 when something drifted), and repair what is ours
     Drift(Drift),
+    /// Check the state file, the keys and the account, and change nothing (exit 6 if something would stop a run)
+    Doctor(Doctor),
     /// Crash and fail a runbook everywhere, in a private sandbox (exit 0 only without violations, else 5)
     Rehearse(Rehearse),
     /// Check a runbook without looking at the cloud
@@ -246,6 +250,9 @@ pub(crate) struct Run {
     /// How many steps may be under way at once
     #[arg(long, value_name = "COUNT")]
     pub(crate) max_in_flight: Option<usize>,
+    /// Begin although this check found what would make the run fail
+    #[arg(long, value_name = "CHECK")]
+    pub(crate) skip_preflight: Vec<String>,
 }
 
 /// What happens when a step fails for good.

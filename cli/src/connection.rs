@@ -150,13 +150,7 @@ pub(crate) async fn connect(
 ) -> Result<(Connection, Option<EnvironmentRow>), CommandError> {
     let row = store.environment(environment).await.map_err(crate::wiring::journal_error)?;
     let Some(row) = row else {
-        let connection = if settings.sandbox {
-            to_sandbox(settings, wanted.region.as_deref()).await?
-        } else {
-            to_aws(wanted, None).await?
-        };
-        check_new(wanted, &connection)?;
-        return Ok((connection, None));
+        return Ok((to_account(settings, wanted).await?, None));
     };
     let recorded = Target::recorded(&row)?;
     check_words(wanted, settings, &row, &recorded)?;
@@ -166,6 +160,20 @@ pub(crate) async fn connect(
     };
     recorded.must_equal(&connection.target, environment)?;
     Ok((connection, Some(row)))
+}
+
+/// Connects to the account itself, for no environment.
+///
+/// # Errors
+/// Exit 2 for another target than the one asked for, missing or refused credentials.
+pub(crate) async fn to_account(settings: &Settings, wanted: &Wanted) -> Result<Connection, CommandError> {
+    let connection = if settings.sandbox {
+        to_sandbox(settings, wanted.region.as_deref()).await?
+    } else {
+        to_aws(wanted, None).await?
+    };
+    check_new(wanted, &connection)?;
+    Ok(connection)
 }
 
 fn check_new(wanted: &Wanted, connection: &Connection) -> Result<(), CommandError> {

@@ -13,6 +13,7 @@ mod guests;
 mod identifiers;
 mod key_places;
 mod looking;
+mod preflight;
 mod privacy;
 mod rehearsal;
 mod report;

@@ -33,6 +33,8 @@ pub(crate) struct Settings {
     pub(crate) second_key_store_named: bool,
     /// How long a lease lasts without renewal, in milliseconds; nothing for the store's default.
     pub(crate) lease_ms: Option<u64>,
+    /// The most that a run may cost by the month, in US dollars.
+    pub(crate) cost_ceiling: Option<f64>,
     /// What stdout gets.
     pub(crate) output: OutputFormat,
     /// The same for a command that writes a report.
@@ -121,6 +123,14 @@ fn plain(report: ReportFormat) -> OutputFormat {
     }
 }
 
+/// Reads `PLATFLOW_COST_CEILING`: one that cannot be read must not let anything pass.
+fn ceiling_of(text: &str) -> Result<f64, CommandError> {
+    text.parse().ok().filter(|dollars: &f64| dollars.is_finite() && *dollars >= 0.0).ok_or_else(|| {
+        CommandError::usage(format!("PLATFLOW_COST_CEILING={text} is no sum"))
+            .with_remedy("give US dollars by the month, e.g. 800")
+    })
+}
+
 impl Settings {
     /// Reads the surroundings once.
     ///
@@ -160,6 +170,7 @@ impl Settings {
             .unwrap_or_default();
         let lease_ms = variable("PLATFLOW_LEASE_MS").map(|text| lease_of(&text)).transpose()?;
         let report = global.output.unwrap_or(ReportFormat::Text);
+        let cost_ceiling = variable("PLATFLOW_COST_CEILING").map(|text| ceiling_of(&text)).transpose()?;
         let live = std::io::stderr().is_terminal() && variable("TERM").is_none_or(|term| term != "dumb");
         let colour = live && variable("NO_COLOR").is_none();
         let width = variable("COLUMNS").and_then(|text| text.parse().ok()).unwrap_or(100).clamp(40, 200);
@@ -176,6 +187,8 @@ impl Settings {
             lease_ms,
             output: plain(report),
             report,
+            cost_ceiling,
+            output: global.output.unwrap_or(OutputFormat::Text),
             terminal: Terminal { live, colour, width },
             sandbox: global.sandbox,
             speed: global.speed,

@@ -2,6 +2,7 @@
 //! that starts a process.
 
 use std::fs::File;
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -88,7 +89,11 @@ impl Sandbox {
         directory: &Path,
         options: &StartOptions,
     ) -> Result<Self, ControlError> {
-        std::fs::create_dir_all(directory)
+        // The state directory is made on the way, and is nobody else's to read.
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)
             .map_err(|source| ControlError::Io { what: directory.display().to_string(), source })?;
         let _lock = lock(directory).await?;
         if let Ok(running) = Self::find(directory).await {
@@ -173,6 +178,14 @@ impl Sandbox {
     /// There is no such kind, or nothing to hang it on; the refusal names all kinds.
     pub async fn plant_foreign(&self, kind: &str, name: &str) -> Result<Value, ControlError> {
         self.ask("POST", "foreign", Some(json!({"type": kind, "name": name}))).await
+    }
+
+    /// Makes the account differ from an ordinary one in the fields that are given; answers all of them.
+    ///
+    /// # Errors
+    /// A field that does not exist, or a value that does not fit.
+    pub async fn shape(&self, fields: Value) -> Result<Value, ControlError> {
+        self.ask("POST", "account", Some(fields)).await
     }
 
     /// Forgets all fault rules and the profile.

@@ -77,6 +77,10 @@ impl World {
             operation: &request.operation,
             mutates: aws::mutates(&request.operation),
         };
+        // A dry run is not the call: what is to happen to calls passes it by.
+        if request.input.get("DryRun").and_then(Value::as_str) == Some("true") {
+            return None;
+        }
         let state = &self.aws;
         self.faults.hit(called, || request.input.to_string(), || resource(state, request))
     }

@@ -20,7 +20,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::aws::{self, RawRequest};
-use crate::clock::{Clock, ClockDocument, DEFAULT_SPEED, wall_ms};
+use crate::clock::{Clock, ClockDocument, DEFAULT_SPEED, timestamp, wall_ms};
 use crate::embedded::Witness;
 use crate::faults::{Effect, Profile, Rule};
 use crate::listeners::reconcile;
@@ -267,7 +267,7 @@ async fn answer(shared: Arc<Shared>, peer: SocketAddr, request: Request<Incoming
         headers,
         body,
     };
-    let (outcome, kept) = {
+    let (outcome, kept, ahead_seconds) = {
         let mut inner = shared.lock();
         let now_ms = inner.clock.now_ms();
         let request = aws::parse(&raw, inner.world.aws.account());
@@ -288,7 +288,7 @@ async fn answer(shared: Arc<Shared>, peer: SocketAddr, request: Request<Incoming
             status = outcome.response.status,
             "answered"
         );
-        (outcome, inner.flush())
+        (outcome, inner.flush(), inner.world.aws.shape().ahead_seconds)
     };
     if let Err(error) = kept {
         return Ok(text(500, &format!("{error}")));
@@ -301,10 +301,19 @@ async fn answer(shared: Arc<Shared>, peer: SocketAddr, request: Request<Incoming
         _ => {}
     }
     let mut response = Response::builder().status(outcome.response.status);
+    if ahead_seconds != 0 {
+        response = response.header("date", date(ahead_seconds));
+    }
     for (name, value) in outcome.response.headers {
         response = response.header(name, value);
     }
     response.body(Body::from(outcome.response.body)).map_err(|_| Broken)
+}
+
+/// The time of a clock that is ahead of this machine's, as HTTP writes it.
+fn date(ahead_seconds: i64) -> String {
+    let now = timestamp(wall_ms() + ahead_seconds * 1_000);
+    now.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()
 }
 
 fn text(status: u16, body: &str) -> Response<Body> {
@@ -332,7 +341,12 @@ fn control(
     inner.world.advance(now_ms);
     reconcile(shared, &mut inner);
     let reply = match (method, path) {
-        ("GET", "checkip") => text(200, &format!("{}\n", peer.ip())),
+        ("GET", "checkip") => {
+            let given = inner.world.aws.shape().caller_address.clone();
+            text(200, &format!("{}\n", given.unwrap_or_else(|| peer.ip().to_string())))
+        }
+        ("GET", "account") => document(&json!(inner.world.aws.shape())),
+        ("POST", "account") => shape(&mut inner.world, &given),
         ("GET", "status") => document(&json!(shared.endpoints.lock().unwrap_or_else(PoisonError::into_inner).clone())),
         ("GET", "clock") => document(&json!({"now_ms": now_ms, "speed": inner.clock.speed()})),
         ("POST", "clock") => {
@@ -374,6 +388,21 @@ fn control(
         Ok(()) => reply,
         Err(error) => text(500, &error.to_string()),
     })
+}
+
+/// Makes the account differ from an ordinary one in the fields that are given.
+fn shape(world: &mut World, given: &Value) -> Response<Body> {
+    let mut whole = json!(world.aws.shape());
+    if let (Some(whole), Some(given)) = (whole.as_object_mut(), given.as_object()) {
+        whole.extend(given.clone());
+    }
+    match serde_json::from_value(whole) {
+        Ok(shape) => {
+            world.aws.set_shape(shape);
+            document(&json!(world.aws.shape()))
+        }
+        Err(error) => text(400, &error.to_string()),
+    }
 }
 
 fn add_fault(world: &mut World, given: &Value) -> Response<Body> {

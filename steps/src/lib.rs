@@ -9,6 +9,7 @@ pub mod core;
 pub mod external_secrets;
 pub mod guard_process;
 pub mod kubernetes;
+pub mod preflight;
 pub mod sealing;
 pub mod smoke;
 mod trust;

@@ -7,6 +7,7 @@ pub mod asking;
 pub mod cluster;
 pub mod durable;
 pub mod fault_proxy;
+pub mod misconfigured;
 pub mod scale;
 pub mod strace;
 pub mod world;

@@ -57,6 +57,12 @@ pub(crate) enum SandboxCommand {
         #[arg(value_name = "NAME")]
         name: String,
     },
+    /// Make its account differ from an ordinary one, or show how it does
+    Account {
+        /// Fields as a JSON object, e.g. '{"quotas": {"L-F678F1CE": 1}}'; an unknown one is refused with the list of all
+        #[arg(value_name = "JSON")]
+        fields: Option<String>,
+    },
     /// Print the endpoints as shell exports, for any other tool
     Env,
     /// Serve in the foreground (internal)

@@ -5,6 +5,7 @@ mod approve;
 mod cancel;
 mod completions;
 mod destroy;
+mod doctor;
 mod drift;
 mod forget;
 mod graph;
@@ -49,6 +50,7 @@ pub(crate) async fn execute(command: Command, settings: Settings) -> Result<Exit
         Command::List(arguments) => list::execute(arguments, &settings).await,
         Command::Logs(arguments) => logs::execute(arguments, &settings).await,
         Command::Plan(arguments) => plan::execute(arguments, &settings).await,
+        Command::Doctor(arguments) => doctor::execute(arguments, &settings).await,
         Command::Rehearse(arguments) => rehearse::execute(arguments, &settings).await,
         Command::Drift(arguments) => drift::execute(arguments, &settings).await,
         Command::Validate(arguments) => validate::execute(&arguments, &settings).await,

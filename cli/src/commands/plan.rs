@@ -8,7 +8,7 @@ use crate::failure::{CommandError, ExitCode};
 use crate::looking::Looker;
 use crate::settings::Settings;
 use crate::views::output;
-use crate::{identifiers, runbook, wiring};
+use crate::{identifiers, preflight, runbook, wiring};
 use platflow_engine::drive::{Engine, Unobserved};
 use platflow_engine::graph::{Graph, StepIndex};
 use platflow_engine::journal::{Journal, RecordedStep};
@@ -110,6 +110,7 @@ pub(crate) async fn execute(arguments: arguments::Plan, settings: &Settings) -> 
     let wanted = Wanted { account: arguments.account.clone(), region: arguments.region.clone() };
     let store = wiring::open_store(settings)?;
     let (connection, row) = connection::connect(settings, &store, &compiled.plan.environment, &wanted).await?;
+    let checked = preflight::of_plan(settings, &store, &connection, &compiled.plan, row.as_ref()).await?;
     let record = match &row {
         Some(row) => store.record(&row.uid).await.map_err(wiring::journal_error)?,
         None => Vec::new(),
@@ -126,7 +127,7 @@ pub(crate) async fn execute(arguments: arguments::Plan, settings: &Settings) -> 
         record: record.into_iter().map(|step| (step.step.clone(), step)).collect(),
     };
     let (verdicts, seen) = survey.all().await?;
-    show(settings, &compiled.plan, &verdicts, &seen.warnings())?;
+    show(settings, &compiled.plan, &verdicts, &seen.warnings(), &checked)?;
     let something = verdicts.values().any(Verdict::changes_something);
     Ok(if something { ExitCode::Changes } else { ExitCode::Done })
 }
@@ -227,6 +228,7 @@ fn show(
     plan: &Plan,
     verdicts: &BTreeMap<StepName, Verdict>,
     warnings: &[String],
+    checked: &preflight::Report,
 ) -> Result<(), CommandError> {
     let kind = |name: &StepName| {
         plan.steps.iter().find(|step| step.name == *name).map(|step| step.kind.to_string()).unwrap_or_default()
@@ -250,6 +252,7 @@ fn show(
             "environment": plan.environment,
             "steps": steps,
             "warnings": warnings,
+            "preflight": checked.to_json(),
         }));
     }
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
@@ -264,6 +267,7 @@ fn show(
     for warning in warnings {
         output::line(&format!("warning: {warning}"))?;
     }
+    checked.print()?;
     let summary: Vec<String> = counts.iter().map(|(word, count)| format!("{count} {word}")).collect();
     output::line(&format!("{}: {}; nothing was changed", plan.environment, summary.join(", ")))
 }

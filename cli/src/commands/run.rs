@@ -6,7 +6,7 @@ use crate::execution::{self, Relay};
 use crate::failure::{CommandError, ExitCode};
 use crate::settings::Settings;
 use crate::views::output;
-use crate::{choice, identifiers, key_places, runbook, sandbox_host, wiring};
+use crate::{choice, identifiers, key_places, preflight, runbook, sandbox_host, wiring};
 use platflow_engine::drive::StartRun;
 use platflow_engine::journal::{EnvironmentRow, Journal, JournalError};
 use platflow_engine::plan::OnFailure;
@@ -49,6 +49,8 @@ pub(crate) async fn execute(arguments: Run, settings: &Settings) -> Result<ExitC
     if let Some(warning) = warning {
         output::note(&warning);
     }
+    preflight::before_run(settings, &store, &connection, &compiled.plan, row.as_ref(), &arguments.skip_preflight)
+        .await?;
     for rule in &arguments.sandbox_fault {
         sandbox_host::fault(settings, rule).await?;
     }

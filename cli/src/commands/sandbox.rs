@@ -76,6 +76,14 @@ pub(crate) async fn execute(arguments: SandboxArguments, settings: &Settings) ->
             output::json(&sandbox.plant_foreign(&kind, &name).await.map_err(sandbox_host::failed)?)?;
             Ok(ExitCode::Done)
         }
+        SandboxCommand::Account { fields } => {
+            let sandbox = sandbox_host::ensure(settings, None).await?;
+            let fields: Value = serde_json::from_str(fields.as_deref().unwrap_or("{}")).map_err(|error| {
+                CommandError::usage("the fields of the account are no JSON object").caused_by(error)
+            })?;
+            output::json(&sandbox.shape(fields).await.map_err(sandbox_host::failed)?)?;
+            Ok(ExitCode::Done)
+        }
         SandboxCommand::Env => {
             let sandbox = sandbox_host::ensure(settings, None).await?;
             for (name, value) in sandbox_host::variables(&sandbox.endpoints) {

@@ -18,6 +18,8 @@ pub(super) fn dispatch(call: &mut Call<'_>, input: &Value) -> Answer {
     match call.operation {
         operation if operation.contains("OpenIDConnect") => providers(call, input),
         "CreateRole" => create_role(call, input),
+        "SimulatePrincipalPolicy" => Ok(simulated(call, input)),
+        "GetAccountSummary" => Ok(summary(call)),
         "ListRoles" => Ok(json!({"Roles": call.all(ROLE).map(shown).collect::<Vec<_>>(), "IsTruncated": false})),
         "GetUser" => Ok(
             json!({"User": {"Arn": call.principal, "UserName": "platflow", "UserId": "AIDAPLATFLOW", "Path": "/", "CreateDate": iso(0)}}),
@@ -54,6 +56,24 @@ pub(super) fn dispatch(call: &mut Call<'_>, input: &Value) -> Answer {
         }
         _ => policies(call, input),
     }
+}
+
+/// What the caller's policies come to; nobody else's are simulated.
+fn simulated(call: &Call<'_>, input: &Value) -> Value {
+    let verdict = |action: String| {
+        let (service, operation) = action.split_once(':').unwrap_or_default();
+        let decision = if call.state.shape().denies(service, operation) { "explicitDeny" } else { "allowed" };
+        json!({"EvalActionName": action, "EvalResourceName": "*", "EvalDecision": decision, "MatchedStatements": [], "MissingContextValues": []})
+    };
+    let results: Vec<Value> = texts(input, "/ActionNames").into_iter().map(verdict).collect();
+    json!({"EvaluationResults": results, "IsTruncated": false})
+}
+
+/// Counts and quotas of the account, as far as they are simulated.
+fn summary(call: &Call<'_>) -> Value {
+    let roles = call.all(ROLE).count() as u64 + call.state.shape().other_roles;
+    let entry = |name: &str, value: u64| json!({"key": name, "value": value});
+    json!({"SummaryMap": [entry("Roles", roles), entry("RolesQuota", 1_000), entry("Users", 1), entry("UsersQuota", 5_000)]})
 }
 
 fn retag(record: &mut Record, input: &Value, add: bool) {

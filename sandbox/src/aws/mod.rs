@@ -10,6 +10,7 @@ mod inputs;
 mod instance_profiles;
 mod kms;
 pub(crate) mod remains;
+mod shape;
 mod small;
 mod state;
 mod timers;
@@ -22,6 +23,7 @@ use sha2::{Digest, Sha256};
 
 pub(crate) use ec2::{INSTANCE_TYPES, volume_body};
 pub use front::{AwsRequest, AwsResponse, RawRequest, parse, render};
+pub use shape::Shape;
 pub use state::{Link, Record, State};
 pub use timers::fire;
 pub use wire::Refusal;
@@ -121,11 +123,13 @@ pub fn mutates(operation: &str) -> bool {
 pub fn call(state: &mut State, request: &AwsRequest, now_ms: i64, effect: Option<&Effect>) -> AwsResponse {
     let answer = authorized(state, request).and_then(|()| {
         inputs::check(&request.service, &request.operation, &request.input)?;
+        permitted(state, request)?;
+        let caller = state.shape().caller.clone();
         let mut call = Call {
             state,
             now_ms,
             region: if request.service == "iam" { "global" } else { &request.region },
-            principal: &request.principal,
+            principal: caller.as_deref().unwrap_or(&request.principal),
             operation: &request.operation,
             effect,
         };
@@ -181,6 +185,21 @@ fn authorized(state: &State, request: &AwsRequest) -> Result<(), Refusal> {
     };
     let status = if request.service == "ec2" && refusal.0 == "AuthFailure" { 401 } else { 403 };
     Err(Refusal::new(status, refusal.0, refusal.1))
+}
+
+/// Refuses what the caller's policies deny, in the words of the service.
+fn permitted(state: &State, request: &AwsRequest) -> Result<(), Refusal> {
+    let AwsRequest { service, operation, .. } = request;
+    if !state.shape().denies(service, operation) {
+        return Ok(());
+    }
+    let code = match service.as_str() {
+        "ec2" => "UnauthorizedOperation",
+        "iam" | "sts" | "elasticloadbalancing" | "autoscaling" => "AccessDenied",
+        _ => "AccessDeniedException",
+    };
+    let message = format!("You are not authorized to perform: {service}:{operation}");
+    Err(Refusal::new(403, code, message))
 }
 
 fn unknown(call: &Call<'_>) -> Answer {

@@ -261,10 +261,17 @@ pub(super) fn quotas(call: &mut Call<'_>, input: &Value) -> Answer {
         return unknown(call);
     }
     let code = need(input, "QuotaCode")?;
-    let value = match code {
-        "L-F678F1CE" | "L-0263D0A3" | "L-FE5A380F" | "L-A4707A72" => 5,
-        "L-1216C47A" | "L-34B43A08" => 64,
-        "L-1194D53C" => 100,
+    let usual = match code {
+        "L-F678F1CE" | "L-0263D0A3" | "L-FE5A380F" | "L-A4707A72" => 5.0,
+        "L-1216C47A" | "L-34B43A08" => 64.0,
+        "L-1194D53C" => 100.0,
+        "L-407747CB" | "L-589F43AA" => 200.0,
+        "L-E79EC296" => 2_500.0,
+        "L-0EA8095F" => 60.0,
+        "L-6D54EA21" => 30.0,
+        "L-BD136A63" => 450.0,
+        "L-93A74D60" => 40.0,
+        "L-7A658B76" => 50.0,
         _ => {
             return Err(Refusal::bad(
                 "NoSuchResourceException",
@@ -272,6 +279,7 @@ pub(super) fn quotas(call: &mut Call<'_>, input: &Value) -> Answer {
             ));
         }
     };
+    let value = call.state.shape().quotas.get(code).copied().unwrap_or(usual);
     Ok(json!({"Quota": {"ServiceCode": input["ServiceCode"], "QuotaCode": code, "Value": value, "Adjustable": true}}))
 }
 

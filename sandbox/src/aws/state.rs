@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use super::shape::Shape;
+
 /// One resource.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
@@ -107,6 +109,8 @@ pub struct State {
     seed: u64,
     counter: u64,
     account: String,
+    /// How it differs from an ordinary account.
+    shape: Shape,
     /// Shared between the copies of a world until one of them changes.
     records: BTreeMap<String, Arc<Record>>,
     tokens: BTreeMap<String, Token>,
@@ -150,6 +154,18 @@ impl State {
     #[must_use]
     pub fn account(&self) -> &str {
         &self.account
+    }
+
+    /// How it differs from an ordinary account.
+    #[must_use]
+    pub fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    /// Makes it differ.
+    pub fn set_shape(&mut self, shape: Shape) {
+        self.shape = shape;
+        self.dirty.insert("meta".to_owned());
     }
 
     /// Fresh hexadecimal digits (at most 64).
@@ -278,7 +294,7 @@ impl State {
         let dirty = std::mem::take(&mut self.dirty);
         dirty.into_iter().map(|key| {
             let value = if key == "meta" {
-                Some(json!({"seed": self.seed, "counter": self.counter, "account": self.account, "refused_keys": self.refused_keys}))
+                Some(json!({"seed": self.seed, "counter": self.counter, "account": self.account, "refused_keys": self.refused_keys, "shape": self.shape}))
             } else if let Some(name) = key.strip_prefix("token|") {
                 self.tokens.get(name).and_then(|token| serde_json::to_value(token).ok())
             } else {
@@ -313,11 +329,14 @@ impl State {
             counter: u64,
             account: String,
             refused_keys: BTreeMap<String, String>,
+            #[serde(default)]
+            shape: Shape,
         }
         if name == "meta" {
             let meta: Meta = serde_json::from_value(value)?;
             (self.seed, self.counter, self.account, self.refused_keys) =
                 (meta.seed, meta.counter, meta.account, meta.refused_keys);
+            self.shape = meta.shape;
         } else if let Some(token) = name.strip_prefix("token|") {
             self.tokens.insert(token.to_owned(), serde_json::from_value(value)?);
         } else {

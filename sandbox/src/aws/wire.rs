@@ -79,6 +79,8 @@ pub(super) fn xml(out: &mut String, fields: &Map<String, Value>, item: &str) {
 }
 
 fn element(out: &mut String, name: &str, value: &Value, item: &str) {
+    // The only map of the Query protocol here: its items are entries.
+    let item = if name == "SummaryMap" { "entry" } else { item };
     let _ = write!(out, "<{name}>");
     match value {
         Value::Object(fields) => xml(out, fields, item),

@@ -90,7 +90,7 @@ fn shown(policies: &Policies) -> Vec<Value> {
 }
 
 /// The role name in `arn:aws:sts::1:assumed-role/<role>/<session>`.
-fn session_role(arn: &str) -> Option<&str> {
+pub(super) fn session_role(arn: &str) -> Option<&str> {
     let (_, resource) = arn.split_once(":assumed-role/")?;
     resource.split('/').next()
 }

@@ -54,10 +54,10 @@ pub(super) struct LogGroupKind(pub(super) Arc<AwsClients>);
 /// See the file.
 pub(super) struct EnvironmentHoldKind(pub(super) Arc<AwsClients>);
 
-struct Group {
+pub(super) struct Group {
     arn: String,
     retention: Option<u64>,
-    tags: Tags,
+    pub(super) tags: Tags,
 }
 
 impl Group {
@@ -66,7 +66,8 @@ impl Group {
     }
 }
 
-async fn get(aws: &AwsClients, name: &str) -> Result<Option<Group>, StepError> {
+/// The log group of that name with its tags, if it exists.
+pub(super) async fn get(aws: &AwsClients, name: &str) -> Result<Option<Group>, StepError> {
     let body = json!({"logGroupNamePrefix": name});
     let answer = aws.signed.ask_json(Service::Logs, "DescribeLogGroups", &body).await?;
     let groups = answer.get("logGroups").and_then(Value::as_array).cloned().unwrap_or_default();

@@ -122,7 +122,7 @@ pub(super) struct LookupsKind(pub(super) Arc<AwsClients>);
 
 /// Zones in which EKS places no control plane
 /// (<https://docs.aws.amazon.com/eks/latest/userguide/network-reqs.html>).
-const ZONES_WITHOUT_EKS: [&str; 3] = ["use1-az3", "usw1-az2", "cac1-az3"];
+pub(super) const ZONES_WITHOUT_EKS: [&str; 3] = ["use1-az3", "usw1-az2", "cac1-az3"];
 
 /// The note of what was answered.
 const PINNED: &str = "pinned";
@@ -157,7 +157,7 @@ fn minor(version: &str) -> u32 {
 }
 
 /// Whether an address lies in a range, for example `10.0.0.0/8`.
-fn contains(range: &str, address: IpAddr) -> bool {
+pub(super) fn contains(range: &str, address: IpAddr) -> bool {
     let (network, bits) = range.split_once('/').unwrap_or((range, if address.is_ipv4() { "32" } else { "128" }));
     let (Ok(network), Ok(bits)) = (network.parse::<IpAddr>(), bits.parse::<u32>()) else { return false };
     match (network, address) {

@@ -26,6 +26,7 @@ pub mod nat_gateway;
 pub mod node_group;
 pub mod oidc_provider;
 mod ownership;
+mod preflight;
 mod quotas;
 pub(crate) mod residue;
 pub mod route_table;
@@ -39,6 +40,7 @@ pub mod vpc;
 
 pub use clients::{AwsClients, AwsError, AwsSettings, CallerIdentity, CredentialSource};
 pub use failure::{AwsFailure, Reach};
+pub use preflight::AccountExaminer;
 pub use signed::{Endpoints, Service, Signed};
 pub use survey::{Complaint, Extra, complaints, extras};
 pub use token::TokenSource;

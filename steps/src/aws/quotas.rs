@@ -68,9 +68,9 @@ pub struct NamespaceCapacity {
 
 /// A size of machine.
 #[derive(Debug, Clone, Copy, Default)]
-struct Size {
-    cpus: u64,
-    mebibytes: u64,
+pub(super) struct Size {
+    pub(super) cpus: u64,
+    pub(super) mebibytes: u64,
 }
 
 /// A quota of the account and what counts towards it.
@@ -85,12 +85,12 @@ struct Counted {
 }
 
 /// The families that the quotas for standard instances count.
-fn is_standard(kind: &str) -> bool {
+pub(super) fn is_standard(kind: &str) -> bool {
     kind.starts_with(['a', 'c', 'd', 'h', 'i', 'm', 'r', 't', 'z'])
         && !["inf", "trn", "hpc", "dl", "mac"].iter().any(|other| kind.starts_with(other))
 }
 
-async fn sizes(aws: &AwsClients, kinds: &BTreeSet<String>) -> Result<BTreeMap<String, Size>, StepError> {
+pub(super) async fn sizes(aws: &AwsClients, kinds: &BTreeSet<String>) -> Result<BTreeMap<String, Size>, StepError> {
     let mut found = BTreeMap::new();
     let kinds: Vec<&String> = kinds.iter().collect();
     for some in kinds.chunks(100) {
@@ -108,7 +108,7 @@ async fn sizes(aws: &AwsClients, kinds: &BTreeSet<String>) -> Result<BTreeMap<St
 }
 
 /// Running machines of others: their types, and whether they are spot.
-async fn machines(aws: &AwsClients, ours: &str) -> Result<Vec<(String, bool)>, StepError> {
+pub(super) async fn machines(aws: &AwsClients, ours: &str) -> Result<Vec<(String, bool)>, StepError> {
     let states = ("instance-state-name".to_owned(), vec!["pending".to_owned(), "running".to_owned()]);
     let mut pages = aws.ec2.describe_instances().set_filters(sdk_filters(vec![states])).into_paginator().send();
     let mut found = Vec::new();
@@ -126,8 +126,8 @@ async fn machines(aws: &AwsClients, ours: &str) -> Result<Vec<(String, bool)>, S
 }
 
 /// What the quota allows; nothing if this account may not ask.
-async fn allowed(aws: &AwsClients, counted: &Counted) -> Result<Option<u64>, StepError> {
-    let body = json!({"ServiceCode": counted.service, "QuotaCode": counted.code});
+pub(super) async fn allowed(aws: &AwsClients, service: &str, code: &str) -> Result<Option<u64>, StepError> {
+    let body = json!({"ServiceCode": service, "QuotaCode": code});
     let mut answer = aws.signed.ask_json(Service::Quotas, "GetServiceQuota", &body).await;
     // A quota that was never changed may be known by its default alone.
     if answer.as_ref().is_err_and(|failure| failure.is(&["NoSuchResourceException"])) {
@@ -172,7 +172,7 @@ pub(super) async fn check(aws: &AwsClients, spec: &CapacitySpec, context: &Conte
         if counted.needed == 0 {
             continue;
         }
-        match allowed(aws, &counted).await? {
+        match allowed(aws, counted.service, counted.code).await? {
             Some(allowed) if counted.used + counted.needed > allowed => {
                 return Err(refused(&counted, allowed, context, &aws.region));
             }
@@ -216,7 +216,7 @@ async fn counted(
 }
 
 /// A quantity of Kubernetes in thousandths.
-fn milli(text: &str) -> Option<u128> {
+pub(super) fn milli(text: &str) -> Option<u128> {
     let digits = text.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(text.len());
     let (number, unit) = text.split_at_checked(digits)?;
     let factor: u128 = match unit {

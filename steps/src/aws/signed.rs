@@ -1,5 +1,6 @@
 //! One small signed client for the services that need no SDK: IAM, STS, ELBv2 and Auto Scaling (Query protocol, XML
-//! answers), KMS, Logs, Service Quotas and Resource Groups Tagging (JSON 1.1).
+//! answers), KMS, Logs, Service Quotas and Resource Groups Tagging (JSON 1.1); and for EC2 where only the answer to a dry
+//! run counts.
 //!
 //! It signs, sends once and types the failure; it never retries. The meaning of actions is their callers'.
 
@@ -11,6 +12,7 @@ use aws_sigv4::sign::v4;
 use aws_smithy_runtime_api::client::identity::Identity;
 use aws_types::SdkConfig;
 use aws_types::service_config::ServiceConfigKey;
+use jiff::Timestamp;
 use platflow_engine::context::Call;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -39,6 +41,8 @@ pub enum Service {
     Quotas,
     /// Resource Groups Tagging.
     Tagging,
+    /// EC2, for dry runs.
+    Ec2,
 }
 
 struct Profile {
@@ -50,7 +54,7 @@ struct Profile {
 }
 
 impl Service {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Iam,
         Self::Sts,
         Self::Elb,
@@ -60,6 +64,7 @@ impl Service {
         Self::Logs,
         Self::Quotas,
         Self::Tagging,
+        Self::Ec2,
     ];
 
     fn profile(self) -> Profile {
@@ -73,6 +78,7 @@ impl Service {
             Self::Logs => ("logs", "CloudWatch Logs", "", "Logs_20140328"),
             Self::Quotas => ("servicequotas", "Service Quotas", "", "ServiceQuotasV20190624"),
             Self::Tagging => ("tagging", "Resource Groups Tagging API", "", "ResourceGroupsTaggingAPI_20170126"),
+            Self::Ec2 => ("ec2", "EC2", "2016-11-15", ""),
         };
         Profile { signing_name, service_id, version, target }
     }
@@ -110,7 +116,8 @@ impl Endpoints {
         self.url(Service::Sts)
     }
 
-    fn url(&self, service: Service) -> &str {
+    /// The address of a service.
+    pub(super) fn url(&self, service: Service) -> &str {
         self.urls.get(&service).map_or("", String::as_str)
     }
 
@@ -177,6 +184,13 @@ struct QueryError {
     error: QueryErrorBody,
 }
 
+/// EC2 words refusals one level deeper.
+#[derive(Deserialize)]
+struct Ec2Error {
+    #[serde(rename = "Errors")]
+    errors: QueryError,
+}
+
 #[derive(Deserialize)]
 struct QueryErrorBody {
     #[serde(rename = "Code")]
@@ -234,11 +248,35 @@ impl Signed {
         if status < 300 {
             return Ok(text);
         }
-        let (code, message) = match quick_xml::de::from_str::<QueryError>(&text) {
-            Ok(answer) => (answer.error.code, answer.error.message),
-            Err(_) => (String::new(), text),
-        };
+        let (code, message) = refusal(text);
         Err(AwsFailure { call: action.to_owned(), code, message, status, reach: Reach::Answered })
+    }
+
+    /// Asks EC2 whether it would do what it is not to do: the refusal that answers it says whether the caller may.
+    pub(super) async fn dry_run(&self, action: &str, parameters: &[(String, String)]) -> Result<(), AwsFailure> {
+        let dry = parameter("DryRun", "true");
+        let parameters: Vec<_> = parameters.iter().cloned().chain([dry]).collect();
+        self.query(Service::Ec2, action, &parameters, READ_TIMEOUT).await.map(drop)
+    }
+
+    /// What time STS says it is.
+    pub(super) async fn remote_time(&self) -> Result<Option<Timestamp>, AwsFailure> {
+        let action = "GetCallerIdentity";
+        let headers = [("content-type", "application/x-www-form-urlencoded; charset=utf-8".to_owned())];
+        let body = form(Service::Sts, action, &[]);
+        let answer = self.exchange(Service::Sts, action, &headers, body, READ_TIMEOUT).await?;
+        let date = answer.headers().get("date").and_then(|date| date.to_str().ok());
+        Ok(date.and_then(|date| jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(date).ok()))
+    }
+
+    /// When the credentials end, if they do.
+    pub(super) async fn expiry(&self) -> Option<SystemTime> {
+        self.credentials.provide_credentials().await.ok()?.expiry()
+    }
+
+    /// Where a service answers.
+    pub(super) fn address(&self, service: Service) -> &str {
+        self.endpoints.url(service)
     }
 
     /// A reading JSON call.
@@ -283,6 +321,20 @@ impl Signed {
         body: String,
         timeout: Duration,
     ) -> Result<(u16, String), AwsFailure> {
+        let answer = self.exchange(service, action, headers, body, timeout).await?;
+        let status = answer.status().as_u16();
+        let text = answer.text().await.map_err(|error| failed(action, &error))?;
+        Ok((status, text))
+    }
+
+    async fn exchange(
+        &self,
+        service: Service,
+        action: &str,
+        headers: &[(&'static str, String)],
+        body: String,
+        timeout: Duration,
+    ) -> Result<reqwest::Response, AwsFailure> {
         let url = self.endpoints.url(service);
         let signature = self.signature(service, action, url, headers, &body).await?;
         let mut request = self.http.post(url).timeout(timeout).body(body);
@@ -292,17 +344,7 @@ impl Signed {
         for (name, value) in signature {
             request = request.header(name, value);
         }
-        let failed = |error: reqwest::Error| {
-            let message = describe(&error);
-            if error.is_connect() || error.is_builder() {
-                AwsFailure::not_sent(action, message)
-            } else {
-                AwsFailure::unanswered(action, message)
-            }
-        };
-        let answer = request.send().await.map_err(failed)?;
-        let status = answer.status().as_u16();
-        Ok((status, answer.text().await.map_err(failed)?))
+        request.send().await.map_err(|error| failed(action, &error))
     }
 
     async fn signature(
@@ -330,6 +372,25 @@ impl Signed {
             .map_err(|error| unsigned(&error))?;
         let (instructions, _) = sign(request, &parameters).map_err(|error| unsigned(&error))?.into_parts();
         Ok(instructions.headers().map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+    }
+}
+
+fn failed(action: &str, error: &reqwest::Error) -> AwsFailure {
+    let message = describe(error);
+    if error.is_connect() || error.is_builder() {
+        AwsFailure::not_sent(action, message)
+    } else {
+        AwsFailure::unanswered(action, message)
+    }
+}
+
+/// Code and message of a refusal in XML; the text itself where it is none.
+fn refusal(text: String) -> (String, String) {
+    let told = quick_xml::de::from_str::<QueryError>(&text)
+        .or_else(|_| quick_xml::de::from_str::<Ec2Error>(&text).map(|told| told.errors));
+    match told {
+        Ok(told) => (told.error.code, told.error.message),
+        Err(_) => (String::new(), text),
     }
 }
 

@@ -21,13 +21,14 @@ SIGNED = {
     "Logs": "logs",
     "Quotas": "service-quotas",
     "Tagging": "resourcegroupstaggingapi",
+    "Ec2": "ec2",
 }
 # A file that names an operation and a service which has one of that name need not call it there.
 NAMED_NOT_CALLED = {
     ("autoscaling", "DescribeTags"): "lists.rs asks for tags of load balancers; groups carry theirs with them",
     ("autoscaling", "DescribeLoadBalancers"): "lists.rs asks ELB, of both versions",
 }
-READS = ("Describe", "List", "Get")
+READS = ("Describe", "List", "Get", "Simulate")
 
 Operation = tuple[str, str]
 

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::super::inputs::is_filter;
-use super::super::wire::{Refusal, items, text, texts};
+use super::super::wire::{Refusal, iso, items, text, texts};
 use super::super::{Answer, Call};
 use super::describe::unknown_filter;
 
@@ -73,8 +73,9 @@ pub(in super::super) fn zones(region: &str) -> Vec<(String, String)> {
 }
 
 pub(super) fn describe_zones(call: &Call<'_>, input: &Value) -> Answer {
+    let state = |id: &str| call.state.shape().zones.get(id).map_or("available", String::as_str);
     let mut found: Vec<Value> = zones(call.region).into_iter().map(|(name, id)| json!({
-        "zoneName": name, "zoneId": id, "zoneState": "available", "regionName": call.region, "groupName": call.region, "networkBorderGroup": call.region,
+        "zoneName": name, "zoneState": state(&id), "zoneId": id, "regionName": call.region, "groupName": call.region, "networkBorderGroup": call.region,
         "zoneType": "availability-zone", "optInStatus": "opt-in-not-required", "messageSet": [],
     })).collect();
     for filter in items(input, "/Filter") {
@@ -96,7 +97,92 @@ pub(super) fn describe_zones(call: &Call<'_>, input: &Value) -> Answer {
     Ok(json!({"availabilityZoneInfo": found}))
 }
 
-pub(super) fn describe_types(input: &Value) -> Answer {
+/// The regions that an account may have, as far as anybody asks for them.
+const REGIONS: &[&str] = &[
+    "ap-northeast-1",
+    "ap-southeast-1",
+    "ap-southeast-2",
+    "ca-central-1",
+    "eu-central-1",
+    "eu-west-1",
+    "us-east-1",
+    "us-east-2",
+    "us-west-1",
+    "us-west-2",
+];
+
+pub(super) fn regions(call: &Call<'_>, input: &Value) -> Answer {
+    let disabled = &call.state.shape().disabled_regions;
+    let names = REGIONS.iter().copied().chain(disabled.iter().map(String::as_str));
+    let mut found: Vec<Value> = names
+        .filter(|name| text(input, "/AllRegions") == "true" || !disabled.contains(*name))
+        .map(|name| {
+            let status = if disabled.contains(name) { "not-opted-in" } else { "opt-in-not-required" };
+            json!({"regionName": name, "regionEndpoint": format!("ec2.{name}.amazonaws.com"), "optInStatus": status})
+        })
+        .collect();
+    let wanted = texts(input, "/RegionName");
+    // A region that was turned off is in the list of all regions as well: what stands last tells.
+    found.reverse();
+    found.sort_by_key(|one| text(one, "/regionName").to_owned());
+    found.dedup_by_key(|one| text(one, "/regionName").to_owned());
+    found.retain(|one| wanted.is_empty() || wanted.iter().any(|name| name == text(one, "/regionName")));
+    for filter in items(input, "/Filter") {
+        let field = match text(&filter, "/Name") {
+            "region-name" => "regionName",
+            "endpoint" => "regionEndpoint",
+            "opt-in-status" => "optInStatus",
+            other => return Err(unknown_filter(other)),
+        };
+        let wanted = texts(&filter, "/Value");
+        found.retain(|one| wanted.iter().any(|wanted| one[field] == json!(wanted)));
+    }
+    Ok(json!({"regionInfo": found}))
+}
+
+/// One price for each type in each zone: what matters is whether there is one.
+pub(super) fn spot_prices(call: &Call<'_>, input: &Value) -> Answer {
+    let shape = call.state.shape();
+    let wanted = texts(input, "/InstanceType");
+    let sold = |name: &str| !shape.unsold.contains(name) && !shape.unpriced.contains(name);
+    let known = INSTANCE_TYPES
+        .iter()
+        .filter(|(name, ..)| sold(name) && (wanted.is_empty() || wanted.iter().any(|one| one == name)));
+    let mut found: Vec<Value> = known
+        .flat_map(|(name, cpu, ..)| {
+            zones(call.region).into_iter().map(move |(zone, _)| json!({
+                "instanceType": name, "productDescription": "Linux/UNIX", "spotPrice": format!("{:.6}", f64::from(*cpu) * 0.0155), "timestamp": iso(call.now_ms), "availabilityZone": zone,
+            }))
+        })
+        .collect();
+    for filter in items(input, "/Filter") {
+        let field = match text(&filter, "/Name") {
+            "availability-zone" => "availabilityZone",
+            "instance-type" => "instanceType",
+            "product-description" => "productDescription",
+            "spot-price" => "spotPrice",
+            other if is_filter("DescribeSpotPriceHistory", other) => "",
+            other => return Err(unknown_filter(other)),
+        };
+        let wanted = texts(&filter, "/Value");
+        found.retain(|one| wanted.iter().any(|wanted| one[field] == json!(wanted)));
+    }
+    Ok(json!({"spotPriceHistorySet": found, "nextToken": ""}))
+}
+
+/// Interfaces and addresses on each, from the most pods that a type holds: interfaces × (addresses − 1) + 2.
+fn network(pods: u32) -> Value {
+    let (interfaces, addresses) = match pods {
+        17 => (3, 6),
+        29 => (3, 10),
+        35 => (3, 12),
+        _ => (4, 15),
+    };
+    json!({"maximumNetworkInterfaces": interfaces, "ipv4AddressesPerInterface": addresses})
+}
+
+pub(super) fn describe_types(call: &Call<'_>, input: &Value) -> Answer {
+    let shape = call.state.shape();
     let wanted = texts(input, "/InstanceType");
     for name in &wanted {
         if !INSTANCE_TYPES.iter().any(|(known, ..)| known == name) {
@@ -107,9 +193,9 @@ pub(super) fn describe_types(input: &Value) -> Answer {
         }
     }
     let found: Vec<Value> = INSTANCE_TYPES.iter().filter(|(name, ..)| wanted.is_empty() || wanted.iter().any(|wanted| wanted == name))
-        .map(|(name, cpu, memory, arch, _)| json!({
-            "instanceType": name, "currentGeneration": true, "processorInfo": {"supportedArchitectures": [arch]}, "vCpuInfo": {"defaultVCpus": cpu}, "memoryInfo": {"sizeInMiB": memory},
-            "supportedUsageClasses": ["on-demand", "spot"], "supportedVirtualizationTypes": ["hvm"],
+        .map(|(name, cpu, memory, arch, pods)| json!({
+            "instanceType": name, "currentGeneration": !shape.previous.contains(*name), "networkInfo": network(*pods), "processorInfo": {"supportedArchitectures": [arch]}, "vCpuInfo": {"defaultVCpus": cpu}, "memoryInfo": {"sizeInMiB": memory},
+            "supportedUsageClasses": if shape.unsold.contains(*name) { json!(["on-demand"]) } else { json!(["on-demand", "spot"]) }, "supportedVirtualizationTypes": ["hvm"],
         })).collect();
     Ok(json!({"instanceTypeSet": found}))
 }
@@ -124,10 +210,23 @@ pub(super) fn offerings(call: &Call<'_>, input: &Value) -> Answer {
         "availability-zone-id" => zones(call.region).into_iter().map(|(_, id)| id).collect(),
         _ => vec![call.region.to_owned()],
     };
+    // Whether a place, a zone by either name or the region, offers a type.
+    let ids: std::collections::BTreeMap<String, String> = zones(call.region).into_iter().collect();
+    let offers = |name: &str, place: &String| {
+        let zone = ids.get(place).unwrap_or(place);
+        call.state
+            .shape()
+            .offered
+            .get(name)
+            .is_none_or(|only| if location == "region" { !only.is_empty() } else { only.contains(zone) })
+    };
     let mut found: Vec<Value> = INSTANCE_TYPES
         .iter()
         .flat_map(|(name, ..)| {
-            places.iter().map(move |place| json!({"instanceType": name, "locationType": location, "location": place}))
+            places
+                .iter()
+                .filter(move |place| offers(name, place))
+                .map(move |place| json!({"instanceType": name, "locationType": location, "location": place}))
         })
         .collect();
     for filter in items(input, "/Filter") {

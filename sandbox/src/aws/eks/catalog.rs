@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::super::wire::texts;
-use super::super::{Answer, wire::text};
+use super::super::{Answer, Call, wire::text};
 use super::not_found;
 
 /// The version that a cluster gets when none is named.
@@ -44,12 +44,16 @@ pub(super) fn is_next(from: &str, to: &str) -> bool {
     is_supported(to) && minor(to) == minor(from) + 1
 }
 
-pub(super) fn cluster_versions(input: &Value) -> Answer {
+pub(super) fn cluster_versions(call: &Call<'_>, input: &Value) -> Answer {
+    let until = |version: &str, usual: i64| call.state.shape().standard_until.get(version).copied().unwrap_or(usual);
+    let status = |version: &str, usual: i64, status: &'static str| {
+        if until(version, usual) * 1_000 < call.now_ms { "EXTENDED_SUPPORT" } else { status }
+    };
     let mut wanted = texts(input, "/clusterVersions");
     wanted.extend(Some(text(input, "/clusterVersions").to_owned()).filter(|one| !one.is_empty()));
-    let found: Vec<Value> = VERSIONS.iter().filter(|(version, ..)| wanted.is_empty() || wanted.iter().any(|one| one == version)).map(|(version, release, standard, extended, status)| json!({
+    let found: Vec<Value> = VERSIONS.iter().filter(|(version, ..)| wanted.is_empty() || wanted.iter().any(|one| one == version)).map(|(version, release, standard, extended, usual)| (version, release, until(version, *standard), extended, status(version, *standard, usual))).map(|(version, release, standard, extended, status)| json!({
         "clusterVersion": version, "clusterType": "eks", "defaultPlatformVersion": "eks.1", "defaultVersion": *version == DEFAULT_VERSION, "releaseDate": release,
-        "endOfStandardSupportDate": standard, "endOfExtendedSupportDate": extended, "status": if *status == "STANDARD_SUPPORT" { "standard-support" } else { "extended-support" },
+        "endOfStandardSupportDate": standard, "endOfExtendedSupportDate": extended, "status": if status == "STANDARD_SUPPORT" { "standard-support" } else { "extended-support" },
         "versionStatus": status, "kubernetesPatchVersion": format!("{version}.0"),
     })).collect();
     Ok(json!({"clusterVersions": found}))
@@ -61,12 +65,16 @@ pub(super) fn versions_of(addon: &str, kubernetes: &str) -> Option<Vec<String>> 
     Some(vec![version.replace("{}", kubernetes)])
 }
 
-pub(super) fn addon_versions(input: &Value) -> Answer {
+pub(super) fn addon_versions(call: &Call<'_>, input: &Value) -> Answer {
+    let shape = call.state.shape();
+    let architectures = |name: &str| {
+        shape.addon_architectures.get(name).map_or_else(|| json!(["amd64", "arm64"]), |known| json!(known))
+    };
     let (wanted, kubernetes) = (text(input, "/addonName"), text(input, "/kubernetesVersion"));
     let kubernetes = if kubernetes.is_empty() { DEFAULT_VERSION } else { kubernetes };
-    let found: Vec<Value> = ADDONS.iter().filter(|(name, _)| wanted.is_empty() || *name == wanted).map(|(name, _)| {
+    let found: Vec<Value> = ADDONS.iter().filter(|(name, _)| (wanted.is_empty() || *name == wanted) && !shape.no_addons.contains(*name)).map(|(name, _)| {
         let versions: Vec<Value> = versions_of(name, kubernetes).into_iter().flatten().map(|version| json!({
-            "addonVersion": version, "architecture": ["amd64", "arm64"], "requiresConfiguration": false,
+            "addonVersion": version, "architecture": architectures(name), "requiresConfiguration": false,
             "compatibilities": [{"clusterVersion": kubernetes, "platformVersions": ["*"], "defaultVersion": true}],
         })).collect();
         json!({"addonName": name, "type": "networking", "owner": "aws", "publisher": "eks", "addonVersions": versions})
@@ -79,9 +87,32 @@ pub(super) fn addon_versions(input: &Value) -> Answer {
 }
 
 pub(super) fn addon_configuration(input: &Value) -> Answer {
+    let name = text(input, "/addonName");
     Ok(
-        json!({"addonName": input["addonName"], "addonVersion": input["addonVersion"], "configurationSchema": "{\"$schema\":\"http://json-schema.org/draft-06/schema#\",\"type\":\"object\"}"}),
+        json!({"addonName": name, "addonVersion": input["addonVersion"], "configurationSchema": schema(name).to_string()}),
     )
+}
+
+/// The schema of an add-on's configuration: closed, as those of AWS are, with the fields that people set most.
+fn schema(name: &str) -> Value {
+    let object = json!({"type": "object"});
+    let own = match name {
+        "vpc-cni" => {
+            json!({"enableNetworkPolicy": {"type": "string", "enum": ["true", "false"]}, "enableWindowsIpam": {"type": "string"}, "env": object, "init": object, "nodeAgent": object})
+        }
+        "coredns" => {
+            json!({"replicaCount": {"type": "integer"}, "corefile": {"type": "string"}, "autoScaling": object})
+        }
+        "aws-ebs-csi-driver" => {
+            json!({"controller": object, "node": object, "defaultStorageClass": {"type": "object", "additionalProperties": false, "properties": {"enabled": {"type": "boolean"}}}})
+        }
+        _ => json!({}),
+    };
+    let mut properties = json!({"affinity": object, "nodeSelector": object, "podAnnotations": object, "podLabels": object, "resources": object, "tolerations": {"type": "array"}});
+    if let (Some(all), Some(own)) = (properties.as_object_mut(), own.as_object()) {
+        all.extend(own.clone());
+    }
+    json!({"$schema": "http://json-schema.org/draft-06/schema#", "type": "object", "additionalProperties": false, "properties": properties})
 }
 
 pub(super) fn is_access_policy(arn: &str) -> bool {

@@ -45,8 +45,8 @@ pub(super) fn dispatch(call: &mut Call<'_>, input: &Value) -> Answer {
 
 fn routed(call: &mut Call<'_>, input: &Value) -> Answer {
     match call.operation {
-        "DescribeClusterVersions" => catalog::cluster_versions(input),
-        "DescribeAddonVersions" => catalog::addon_versions(input),
+        "DescribeClusterVersions" => catalog::cluster_versions(call, input),
+        "DescribeAddonVersions" => catalog::addon_versions(call, input),
         "DescribeAddonConfiguration" => catalog::addon_configuration(input),
         "ListAccessPolicies" => Ok(catalog::access_policies()),
         "TagResource" | "UntagResource" | "ListTagsForResource" => tags(call, input),
