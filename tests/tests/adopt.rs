@@ -61,7 +61,7 @@ fn a_lost_state_file_is_made_again_from_tags_and_the_second_key_store() {
     let refused = lost.run(&["run", "deploy-aws-dev", "--sandbox"]).expect_code(6);
     assert!(refused.stderr.contains(&lost.uid), "the owner is named: {}", refused.stderr);
     let command = printed(&refused.stderr, "adopt");
-    assert_eq!(command, ["adopt", "aws-dev", "--from", &lost.uid]);
+    assert_eq!(command, ["adopt", "aws-dev", "--from", &lost.uid, "--sandbox"]);
 
     let command: Vec<&str> = command.iter().map(String::as_str).collect();
     let adopted = lost.run(&command).expect_code(0);
@@ -106,7 +106,7 @@ fn without_the_second_place_vault_is_left_alone_and_the_way_on_is_told() {
     assert!(stopped.stderr.contains("PLATFLOW_SECOND_KEY_STORE"), "{}", stopped.stderr);
     assert_eq!(before, lost.place.world().shape(), "Vault's storage is as it was");
     let command = printed(&stopped.stderr, "adopt");
-    assert_eq!(command, ["adopt", "aws-dev", "--from", &lost.uid]);
+    assert_eq!(command, ["adopt", "aws-dev", "--from", &lost.uid, "--sandbox"]);
     let mut all = vec!["--state", lost.fresh.as_str()];
     all.extend(command.iter().map(String::as_str));
     let mut again = lost.place.command(&all);

@@ -76,14 +76,7 @@ pub(crate) async fn execute(arguments: SandboxArguments, settings: &Settings) ->
             output::json(&sandbox.plant_foreign(&kind, &name).await.map_err(sandbox_host::failed)?)?;
             Ok(ExitCode::Done)
         }
-        SandboxCommand::Account { fields } => {
-            let sandbox = sandbox_host::ensure(settings, None).await?;
-            let fields: Value = serde_json::from_str(fields.as_deref().unwrap_or("{}")).map_err(|error| {
-                CommandError::usage("the fields of the account are no JSON object").caused_by(error)
-            })?;
-            output::json(&sandbox.shape(fields).await.map_err(sandbox_host::failed)?)?;
-            Ok(ExitCode::Done)
-        }
+        SandboxCommand::Account { fields } => account(fields.as_deref().unwrap_or("{}"), settings).await,
         SandboxCommand::Env => {
             let sandbox = sandbox_host::ensure(settings, None).await?;
             for (name, value) in sandbox_host::variables(&sandbox.endpoints) {
@@ -92,6 +85,15 @@ pub(crate) async fn execute(arguments: SandboxArguments, settings: &Settings) ->
             Ok(ExitCode::Done)
         }
     }
+}
+
+/// Makes the account differ in the fields given, and shows all of them.
+async fn account(fields: &str, settings: &Settings) -> Result<ExitCode, CommandError> {
+    let fields: Value = serde_json::from_str(fields)
+        .map_err(|error| CommandError::usage("the fields of the account are no JSON object").caused_by(error))?;
+    let sandbox = sandbox_host::ensure(settings, None).await?;
+    output::json(&sandbox.shape(fields).await.map_err(sandbox_host::failed)?)?;
+    Ok(ExitCode::Done)
 }
 
 async fn serve_here(directory: PathBuf, seed: Option<u64>, settings: &Settings) -> Result<ExitCode, CommandError> {

@@ -8,6 +8,7 @@ use crate::preflight::{Pool, Subject};
 use aws_sdk_ec2::types::{InstanceType, LocationType};
 use aws_sdk_eks::types::ClusterVersionInformation;
 use platflow_engine::failure::StepError;
+use platflow_engine::foreign;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio::sync::OnceCell;
@@ -68,6 +69,23 @@ impl<'a> Account<'a> {
     /// Whether something with these tags is this environment's.
     pub(super) fn is_ours(&self, tags: &Tags) -> bool {
         self.subject.environment_uid.as_deref().is_some_and(|uid| tags.get(UID).map(String::as_str) == Some(uid))
+    }
+
+    /// The ways out of somebody else's, with what a command needs that is typed before anything is on record.
+    pub(super) fn ways_out(&self, owner: &str) -> String {
+        match foreign::named(owner) {
+            // The command that takes it over stands last.
+            Some(_) => format!("{} {}", foreign::ways_out(owner), self.options()),
+            None => "choose another name, or remove the other one".to_owned(),
+        }
+    }
+
+    /// The options that name this account.
+    pub(super) fn options(&self) -> String {
+        if self.subject.sandbox {
+            return "--sandbox".to_owned();
+        }
+        format!("--account {} --region {}", self.aws.identity.account, self.aws.region)
     }
 
     /// Every instance type that the run names.

@@ -76,7 +76,7 @@ async fn other_records(account: &Account<'_>) -> Looked {
             OTHER.warning(
                 format!("{} resource(s) of environment {name} with uid {uid} exist: {}", arns.len(), some(&arns)),
                 "this state file does not know them: it would build a second environment beside them, or stop at the first name that is taken",
-                format!("use its state file (--state), choose another --environment, or take it over: platflow adopt {name} --from {uid}"),
+                format!("use its state file (--state), choose another --environment, or take it over: platflow adopt {name} --from {uid} {}", account.options()),
             )
         })
         .collect())

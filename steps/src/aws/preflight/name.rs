@@ -11,7 +11,6 @@ use super::super::signed::Service;
 use super::{Looked, account::Account};
 use crate::preflight::{Check, Family, Finding, SubjectStep};
 use platflow_engine::failure::StepError;
-use platflow_engine::foreign;
 use serde_json::{Value, json};
 
 static CLUSTER: Check =
@@ -42,12 +41,9 @@ fn unbuilt<'a>(account: &'a Account<'_>, kind: &'a str, pointer: &'a str) -> Vec
     account.subject.named(kind, pointer).filter(|(step, _)| step.outputs.is_none()).collect()
 }
 
-fn taken(check: &'static Check, what: &str, tags: &Tags) -> Finding {
+fn taken(account: &Account<'_>, check: &'static Check, what: &str, tags: &Tags) -> Finding {
     let owner = owner_text(tags);
-    let remedy = match foreign::named(&owner) {
-        Some(_) => foreign::ways_out(&owner),
-        None => "choose another name, or remove the other one".to_owned(),
-    };
+    let remedy = account.ways_out(&owner);
     check.blocker(
         format!("{what} exists and is not of this environment: {owner}"),
         "nothing of somebody else is taken over: the step would stop the run",
@@ -67,7 +63,7 @@ async fn clusters(account: &Account<'_>) -> Looked {
         if let Some(cluster) = eks_cluster::get(account.aws, name).await? {
             let tags = eks_tags(cluster.tags());
             if !account.is_ours(&tags) {
-                found.push(taken(&CLUSTER, &format!("the cluster {name}"), &tags));
+                found.push(taken(account, &CLUSTER, &format!("the cluster {name}"), &tags));
             }
         }
     }
@@ -81,7 +77,7 @@ async fn roles(account: &Account<'_>) -> Looked {
     for role in futures::future::try_join_all(looks).await?.into_iter().flatten() {
         let tags = xml_tags(role.tags);
         if !account.is_ours(&tags) {
-            found.push(taken(&ROLE, &format!("the role {}", role.arn), &tags));
+            found.push(taken(account, &ROLE, &format!("the role {}", role.arn), &tags));
         }
     }
     Ok(found)
@@ -100,7 +96,7 @@ async fn aliases(account: &Account<'_>) -> Looked {
         let (id, state) = (text("/KeyMetadata/KeyId"), text("/KeyMetadata/KeyState"));
         let tags = key_tags(account, &id).await?;
         if !account.is_ours(&tags) && !state.starts_with("Pending") {
-            found.push(taken(&ALIAS, &format!("the key behind {alias}"), &tags));
+            found.push(taken(account, &ALIAS, &format!("the key behind {alias}"), &tags));
         } else if state.starts_with("Pending") {
             let owner = owner_text(&tags);
             found.push(PENDING.warning(
@@ -128,7 +124,7 @@ async fn groups(account: &Account<'_>) -> Looked {
             // One without tags under the name of a cluster's is what EKS makes; the step looks closer.
             && !(group.tags.is_empty() && name.starts_with("/aws/eks/"))
         {
-            found.push(taken(&LOGS, &format!("the log group {name}"), &group.tags));
+            found.push(taken(account, &LOGS, &format!("the log group {name}"), &group.tags));
         }
     }
     if account.subject.of_kind("aws.environment_hold").any(|step| step.outputs.is_none()) {
@@ -140,7 +136,7 @@ async fn groups(account: &Account<'_>) -> Looked {
             found.push(HOLD.blocker(
                 format!("environment {} is held in this account by {owner}", account.subject.environment),
                 "two state files that build one environment undo each other's work",
-                foreign::ways_out(&owner),
+                account.ways_out(&owner),
             ));
         }
     }
@@ -161,7 +157,7 @@ async fn templates(account: &Account<'_>) -> Looked {
         for one in answer.launch_templates() {
             let (name, tags) = (one.launch_template_name().unwrap_or_default(), tag_map(one.tags()));
             if names.iter().any(|wanted| wanted == name) && !account.is_ours(&tags) {
-                found.push(taken(&TEMPLATE, &format!("the launch template {name}"), &tags));
+                found.push(taken(account, &TEMPLATE, &format!("the launch template {name}"), &tags));
             }
         }
     }
