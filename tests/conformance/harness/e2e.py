@@ -68,7 +68,8 @@ def main() -> int:
         finally:
             if arguments.logs:
                 keep(folder, arguments.logs)
-    report.tell(time.monotonic() - started)
+    report.seconds = time.monotonic() - started
+    report.tell()
     return 1 if report.failures or (report.agreed == 0 and not report.skips) else 0
 
 

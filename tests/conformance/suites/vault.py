@@ -6,6 +6,7 @@ import pathlib
 import ssl
 import threading
 
+import pins
 from harness import openbao
 from harness.apiproxy import ApiFront
 from harness.openbao import Servers
@@ -151,8 +152,8 @@ def run(report: Report, folder: pathlib.Path) -> None:
     with (
         Sandbox(as_openbao) as first,
         Sandbox(as_vault) as second,
-        SandboxVault(first, as_openbao, "quay.io/openbao/openbao:2.7.2") as simulated,
-        SandboxVault(second, as_vault, "hashicorp/vault:1.20.4") as other,
+        SandboxVault(first, as_openbao, pins.image("quay.io/openbao/openbao")) as simulated,
+        SandboxVault(second, as_vault, pins.image("hashicorp/vault")) as other,
         Real(folder / "real", simulated) as real,
     ):
         sides = {"real": real, "openbao": simulated.side, "vault": other.side}
