@@ -6,39 +6,52 @@ import pathlib
 import subprocess
 import sys
 
+import pins
+
 HERE = pathlib.Path(__file__).resolve().parent
-REQUIREMENTS = HERE / "requirements.txt"
 
 
-def cache_folder() -> pathlib.Path:
+def cache() -> pathlib.Path:
+    """Where everything that is downloaded goes."""
     root = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    digest = hashlib.sha256(REQUIREMENTS.read_bytes() + sys.version.encode()).hexdigest()[:12]
-    return pathlib.Path(root) / "platflow-conformance" / digest
+    return pathlib.Path(root) / "platflow-conformance"
 
 
-def interpreter() -> pathlib.Path:
-    """The Python of the virtual environment."""
-    folder = cache_folder()
-    python, done = folder / "bin" / "python", folder / "installed"
+def is_ci() -> bool:
+    """Absence is a failure where this is set, as in the Rust tests."""
+    return os.environ.get("CI", "") not in ("", "false", "0")
+
+
+def environment(name: str) -> pathlib.Path:
+    """The folder of the environment with the packages of its section, each held against its hashes; made at first need."""
+    wanted = pins.packages(name)
+    digest = hashlib.sha256((wanted + sys.version).encode()).hexdigest()[:12]
+    folder = cache() / f"{name}-{digest}"
+    done = folder / "installed"
     if not done.exists():
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
-        pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", str(REQUIREMENTS)]
-        subprocess.run(pip, check=True)
+        requirements = folder / "requirements.txt"
+        requirements.write_text(wanted)
+        pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        # What is listed is everything there is: nothing is resolved, nothing without a hash comes in.
+        subprocess.run([*pip, "--require-hashes", "--no-deps", "-r", str(requirements)], check=True)
         done.write_text("yes\n")
-    return python
+    return folder
 
 
 def start(module: str, arguments: list[str], what: str) -> int:
-    """Becomes the module; where the packages cannot be had, the exit is a failure in CI and a loud skip of `what` elsewhere."""
+    """Becomes the module; where the packages cannot be had, the exit is a failure in CI and a loud, counted skip of `what` elsewhere."""
     try:
-        python = interpreter()
-    except subprocess.CalledProcessError as error:
-        if os.environ.get("CI"):
-            print(f"the pinned packages cannot be installed: {error}", file=sys.stderr)
+        python = environment("suites") / "bin" / "python"
+    except (subprocess.CalledProcessError, OSError) as error:
+        if is_ci():
+            print(f"FAILED: {what}; the pinned packages cannot be installed: {error}", file=sys.stderr)
+            print("conformance: 0 passed, 1 failed, 0 skipped")
             return 1
         print(f"SKIPPED: {what}; the pinned packages cannot be installed: {error}")
+        print("conformance: 0 passed, 0 failed, 1 skipped")
         return 0
-    environment = {**os.environ, "PYTHONPATH": str(HERE), "PYTHONDONTWRITEBYTECODE": "1"}
+    surroundings = {**os.environ, "PYTHONPATH": str(HERE), "PYTHONDONTWRITEBYTECODE": "1"}
     sys.stdout.flush()
     # The same process: whoever ends it ends no shell around the one that has children to stop.
-    os.execve(python, [str(python), "-m", module, *arguments], environment)
+    os.execve(python, [str(python), "-m", module, *arguments], surroundings)

@@ -6,6 +6,8 @@ import pathlib
 import re
 from collections.abc import Iterator
 
+from botocore import session
+from botocore.exceptions import UnknownServiceError
 from botocore.model import ListShape, OperationModel, Shape, StructureShape
 
 from harness.operations import SIGNED, model
@@ -15,9 +17,11 @@ PATH = ROOT / "sandbox" / "src" / "aws" / "models.txt"
 HEADER = """\
 # What the service models say about inputs; written by tests/conformance/write_models.py from botocore, not by hand.
 # `enum NAME VALUE...`, then one line per operation: `name!` is required wherever its parent is, `name=ENUM` holds one
-# of a set, `[]` stands for the items of a list, `-` says that an answer has no result element. `filters` are those
-# that the reference of a call of EC2 lists.
+# of a set, `name:LOW..HIGH` is a number in that range, `[]` stands for the items of a list, `-` says that an answer has
+# no result element. `filters` are those that the reference of a call of EC2 lists. `pages SERVICE CALL` names how a list
+# is asked for in pages: token asked, token answered, size, list, and what says that there is more.
 """
+PAGE = ("input_token", "output_token", "limit_key", "result_key", "more_results")
 # The longest sets (instance types) grow every week: what is not listed here is not refused.
 LONGEST_SET = 200
 
@@ -57,6 +61,7 @@ def rules(protocol: str, shape: Shape, at: str, above: tuple[str, ...], sets: di
         if name in shape.required_members:
             yield f"{path}!"
         yield from enumerated(member, path, sets)
+        yield from ranged(member, path)
         yield from rules(protocol, member, path, above, sets)
 
 
@@ -68,6 +73,23 @@ def enumerated(shape: Shape, path: str, sets: dict[str, list[str]]) -> Iterator[
             name += "_"
         sets[name] = allowed
         yield f"{path}={name}"
+
+
+def ranged(shape: Shape, path: str) -> Iterator[str]:
+    low, high = shape.metadata.get("min"), shape.metadata.get("max")
+    if shape.type_name in ("integer", "long") and low is not None and high is not None:
+        yield f"{path}:{low}..{high}"
+
+
+def pages(service: str, operation: str) -> Iterator[str]:
+    """How a list comes in pages; EC2's are the same for all its calls, and the sandbox knows them."""
+    try:
+        rule = session.get_session().get_paginator_model(service).get_paginator(operation)
+    except (ValueError, UnknownServiceError):
+        return
+    first = [found[0] if isinstance(found, list) else found for found in (rule.get(name) for name in PAGE)]
+    if service != "ec2" and all(first[:4]) and "." not in "".join(first[:4]):
+        yield " ".join(["pages", service, operation, *(one or "-" for one in first)])
 
 
 def documented_filters(operation: OperationModel) -> list[str]:
@@ -93,6 +115,7 @@ def written() -> str:
         names = documented_filters(operation) if service == "ec2" else []
         if names:
             lines.append(" ".join(["filters", operation.name, *names]))
+        lines.extend(pages(service, operation.name))
     named = [" ".join(["enum", name, *values]) for name, values in sorted(sets.items())]
     return HEADER + "\n".join(named + lines) + "\n"
 

@@ -112,6 +112,22 @@ impl Running {
         true
     }
 
+    /// Reads lines of its standard output until one is as wanted; false if it ends before.
+    ///
+    /// # Panics
+    /// When nothing is printed for longer than `limit`.
+    pub fn read_until(&mut self, wanted: impl Fn(&str) -> bool, limit: Duration) -> bool {
+        loop {
+            let before = self.read.len();
+            if !self.read_lines(1, limit) {
+                return false;
+            }
+            if self.read.get(before..).is_some_and(&wanted) {
+                return true;
+            }
+        }
+    }
+
     /// Reads its standard error until a line contains `words`; false if it ends before. The rest is read by `wait`.
     pub fn read_error_until(&mut self, words: &str) -> bool {
         let Some(pipe) = self.child.stderr.as_mut() else { return false };

@@ -20,7 +20,10 @@ pub(super) fn dispatch(call: &mut Call<'_>, input: &Value) -> Answer {
         "CreateRole" => create_role(call, input),
         "SimulatePrincipalPolicy" => Ok(simulated(call, input)),
         "GetAccountSummary" => Ok(summary(call)),
-        "ListRoles" => Ok(json!({"Roles": call.all(ROLE).map(shown).collect::<Vec<_>>(), "IsTruncated": false})),
+        "ListRoles" => {
+            let below = |role: &&Record| role.text("/Path").starts_with(text(input, "/PathPrefix"));
+            Ok(json!({"Roles": call.all(ROLE).filter(below).map(shown).collect::<Vec<_>>(), "IsTruncated": false}))
+        }
         "GetUser" => Ok(
             json!({"User": {"Arn": call.principal, "UserName": "platflow", "UserId": "AIDAPLATFLOW", "Path": "/", "CreateDate": iso(0)}}),
         ),
@@ -120,10 +123,15 @@ fn create_role(call: &mut Call<'_>, input: &Value) -> Answer {
     if call.get(ROLE, &name).is_some() {
         return Err(Refusal::new(409, "EntityAlreadyExists", format!("Role with name {name} already exists.")));
     }
-    let arn = format!("arn:aws:iam::{}:role/{name}", call.account());
+    let path = Some(text(input, "/Path")).filter(|path| !path.is_empty()).unwrap_or("/");
+    if !path.starts_with('/') || !path.ends_with('/') {
+        let message = "The specified value for path is invalid. It must begin and end with / and contain only alphanumeric characters and/or / characters.";
+        return Err(Refusal::bad("ValidationError", message));
+    }
+    let arn = format!("arn:aws:iam::{}:role{path}{name}", call.account());
     let id = format!("AROA{}", call.state.hex(17).to_uppercase());
     let mut body = json!({
-        "Path": "/", "RoleName": name, "RoleId": id, "Arn": arn, "CreateDate": iso(call.now_ms), "AssumeRolePolicyDocument": encoded(&trust),
+        "Path": path, "RoleName": name, "RoleId": id, "Arn": arn, "CreateDate": iso(call.now_ms), "AssumeRolePolicyDocument": encoded(&trust),
         "Description": text(input, "/Description"), "MaxSessionDuration": 3600, "_attached": [], "_inline": {},
     });
     if let (Some(Effect::IamPropagation { lag_ms }), Some(fields)) = (call.effect, body.as_object_mut()) {

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 
 use serde_json::Value;
 
-use super::wire::{Refusal, text};
+use super::wire::{Refusal, number, text};
 
 static MODELS: &str = include_str!("models.txt");
 
@@ -17,6 +17,8 @@ enum Rule {
     Required(&'static str),
     /// It holds one of these.
     OneOf(&'static str, Vec<&'static str>),
+    /// It is a number from the first to the second.
+    Within(&'static str, i64, i64),
 }
 
 #[derive(Default)]
@@ -45,7 +47,7 @@ pub(super) fn is_filter(operation: &str, name: &str) -> bool {
 fn read() -> BTreeMap<String, Rules> {
     let mut sets: BTreeMap<&str, Vec<&'static str>> = BTreeMap::new();
     let mut all = BTreeMap::new();
-    for line in MODELS.lines().filter(|line| !line.starts_with('#') && !line.starts_with("filters ")) {
+    for line in MODELS.lines().filter(|line| !["#", "filters ", "pages "].iter().any(|other| line.starts_with(other))) {
         let mut words = line.split(' ');
         let (Some(service), Some(name)) = (words.next(), words.next()) else { continue };
         if service == "enum" {
@@ -58,6 +60,11 @@ fn read() -> BTreeMap<String, Rules> {
                 rules.bare = true;
             } else if let Some(path) = word.strip_suffix('!') {
                 rules.inputs.push(Rule::Required(path));
+            } else if let Some((path, range)) = word.split_once(':') {
+                let (low, high) = range.split_once("..").unwrap_or_default();
+                if let (Ok(low), Ok(high)) = (low.parse(), high.parse()) {
+                    rules.inputs.push(Rule::Within(path, low, high));
+                }
             } else if let Some((path, set)) = word.split_once('=') {
                 rules.inputs.push(Rule::OneOf(path, sets.get(set).cloned().unwrap_or_default()));
             }
@@ -104,9 +111,43 @@ pub(super) fn check(service: &str, operation: &str, input: &Value) -> Result<(),
                     return Err(not_one_of(service, operation, path, value, allowed));
                 }
             }
+            Rule::Within(path, low, high) => {
+                let found = places(input, path);
+                let mut numbers = found.iter().filter_map(|value| number(value, ""));
+                if let Some(value) = numbers.find(|value| value < low || value > high) {
+                    return Err(not_within(service, operation, path, value, *low, *high));
+                }
+            }
         }
     }
     Ok(())
+}
+
+/// How a list of an operation comes in pages, as its service names the parts.
+pub(super) struct Pages {
+    /// Token of a request.
+    pub(super) token: &'static str,
+    /// Token of an answer.
+    pub(super) next: &'static str,
+    /// How many a page holds at most.
+    pub(super) size: &'static str,
+    /// The list.
+    pub(super) list: &'static str,
+    /// What says that there is more, where the service says it.
+    pub(super) more: Option<&'static str>,
+}
+
+/// The pages of an operation; none for one that answers no list, and for EC2, which is its own master.
+pub(super) fn pages(service: &str, operation: &str, input: &Value) -> Option<&'static Pages> {
+    static ALL: OnceLock<BTreeMap<String, Pages>> = OnceLock::new();
+    let line = |line: &'static str| {
+        let mut words = line.strip_prefix("pages ")?.split(' ');
+        let call = format!("{} {}", words.next()?, words.next()?);
+        let (token, next, size, list) = (words.next()?, words.next()?, words.next()?, words.next()?);
+        let more = words.next().filter(|word| *word != "-");
+        Some((call, Pages { token, next, size, list, more }))
+    };
+    ALL.get_or_init(|| MODELS.lines().filter_map(line).collect()).get(&format!("{} {operation}", model(service, input)))
 }
 
 /// All values at a path such as `Tags[].Key`.
@@ -156,6 +197,23 @@ fn not_one_of(service: &str, operation: &str, path: &str, value: &str, allowed: 
     constraint(service, operation, &format!("'{value}'"), path, &wanted)
 }
 
+fn not_within(service: &str, operation: &str, path: &str, value: i64, low: i64, high: i64) -> Refusal {
+    let (bound, word) = if value < low { (low, "greater") } else { (high, "less") };
+    if service == "ec2" {
+        let message = format!(
+            "Value ( {value} ) for parameter {path} is invalid. Expecting a value {word} than or equal to {bound}."
+        );
+        return Refusal::bad("InvalidParameterValue", message);
+    }
+    constraint(
+        service,
+        operation,
+        &format!("'{value}'"),
+        path,
+        &format!("Member must have value {word} than or equal to {bound}"),
+    )
+}
+
 fn constraint(service: &str, operation: &str, value: &str, path: &str, wanted: &str) -> Refusal {
     let message = format!(
         "1 validation error detected: Value {value} at '{}' failed to satisfy constraint: {wanted}",
@@ -183,5 +241,10 @@ mod tests {
         assert_eq!(code("iam", "CreateRole", role).as_deref(), Some("ValidationError"));
         assert_eq!(code("kms", "TagResource", json!({"KeyId": "k"})).as_deref(), Some("ValidationException"));
         assert_eq!(code("eks", "TagResource", json!({})).as_deref(), Some("BadRequestException"));
+        assert_eq!(code("eks", "ListClusters", json!({"maxResults": "100"})), None);
+        let many = code("eks", "ListClusters", json!({"maxResults": "101"}));
+        assert_eq!(many.as_deref(), Some("InvalidParameterException"));
+        let few = code("ec2", "DescribeSubnets", json!({"MaxResults": "4"}));
+        assert_eq!(few.as_deref(), Some("InvalidParameterValue"));
     }
 }

@@ -21,6 +21,9 @@ pub(super) fn dispatch(call: &mut Call<'_>, input: &Value) -> Answer {
         ),
         "ListAliases" => {
             let wanted = text(input, "/KeyId").rsplit('/').next().unwrap_or_default();
+            if !wanted.is_empty() && call.get(KEY, wanted).is_none() {
+                return Err(missing("Key", wanted));
+            }
             let found: Vec<&Value> = call
                 .all(ALIAS)
                 .filter(|alias| wanted.is_empty() || alias.text("/TargetKeyId") == wanted)

@@ -9,6 +9,7 @@ mod iam;
 mod inputs;
 mod instance_profiles;
 mod kms;
+mod pages;
 pub(crate) mod remains;
 mod shape;
 mod small;
@@ -133,7 +134,8 @@ pub fn call(state: &mut State, request: &AwsRequest, now_ms: i64, effect: Option
             operation: &request.operation,
             effect,
         };
-        dispatch(&mut call, request)
+        let answer = dispatch(&mut call, request)?;
+        pages::turned(request, answer)
     });
     let answer = answer.map_err(|refusal| worded(request, refusal));
     render(request, answer)

@@ -8,7 +8,7 @@
 use serde_json::{Value, json};
 
 use super::balancers::{BALANCER, CLASSIC, TARGETS, is_classic, lower};
-use super::wire::{Refusal, items, need, number, page, text, texts};
+use super::wire::{Refusal, items, need, number, text, texts};
 use super::{Answer, Call, Record, tag_list, unknown};
 
 const LOG_GROUP: &str = "logs:log-group";
@@ -31,14 +31,14 @@ fn no_group() -> Refusal {
 pub(super) fn logs(call: &mut Call<'_>, input: &Value) -> Answer {
     if call.operation == "DescribeLogGroups" {
         let prefix = text(input, "/logGroupNamePrefix");
-        let found: Vec<Value> =
-            call.all(LOG_GROUP).filter(|group| group.id.starts_with(prefix)).map(|group| group.body.clone()).collect();
-        let (found, next) = page(
-            found,
-            Some(number(input, "/limit").and_then(|size| usize::try_from(size).ok()).unwrap_or(50)),
-            text(input, "/nextToken"),
-        );
-        return Ok(json!({"logGroups": found, "nextToken": next}));
+        let pattern = text(input, "/logGroupNamePattern");
+        if !prefix.is_empty() && !pattern.is_empty() {
+            let message = "LogGroup name prefix and LogGroup name pattern are mutually exclusive parameters.";
+            return Err(Refusal::bad("InvalidParameterException", message));
+        }
+        let named = |group: &&Record| group.id.starts_with(prefix) && group.id.contains(pattern);
+        let found: Vec<Value> = call.all(LOG_GROUP).filter(named).map(|group| group.body.clone()).collect();
+        return Ok(json!({"logGroups": found}));
     }
     let arn = text(input, "/resourceArn").trim_end_matches(":*");
     let name = if arn.is_empty() {
@@ -289,6 +289,11 @@ pub(super) fn tagging(call: &mut Call<'_>, input: &Value) -> Answer {
         return unknown(call);
     }
     let (kinds, filters) = (texts(input, "/ResourceTypeFilters"), items(input, "/TagFilters"));
+    let named = texts(input, "/ResourceARNList");
+    if !named.is_empty() && !(kinds.is_empty() && filters.is_empty()) {
+        let message = "ResourceARNList cannot be combined with TagFilters or ResourceTypeFilters.";
+        return Err(Refusal::bad("InvalidParameterException", message));
+    }
     let account = call.account();
     let mut found = Vec::new();
     for record in call.state.records().filter(|record| record.region == call.region && !record.tags.is_empty()) {
@@ -311,11 +316,9 @@ pub(super) fn tagging(call: &mut Call<'_>, input: &Value) -> Answer {
                 || format!("arn:aws:ec2:{}:{account}:{rest}/{}", record.region, record.id),
                 |arn| arn.trim_end_matches(":*").to_owned(),
             );
-        if wanted_kind && wanted_tags {
+        if wanted_kind && wanted_tags && (named.is_empty() || named.contains(&arn)) {
             found.push(json!({"ResourceARN": arn, "Tags": tag_list(&record.tags, "Key", "Value")}));
         }
     }
-    let size = number(input, "/ResourcesPerPage").and_then(|size| usize::try_from(size).ok()).unwrap_or(100);
-    let (found, next) = page(found, Some(size), text(input, "/PaginationToken"));
-    Ok(json!({"ResourceTagMappingList": found, "PaginationToken": next.unwrap_or_default()}))
+    Ok(json!({"ResourceTagMappingList": found}))
 }

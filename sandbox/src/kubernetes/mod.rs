@@ -8,6 +8,7 @@ mod cluster;
 mod controllers;
 mod defaults;
 mod discovery;
+pub mod encoding;
 mod expressions;
 mod fields;
 mod identity;
@@ -32,6 +33,7 @@ mod store;
 mod table;
 mod validate;
 mod verbs;
+mod versions;
 mod watch;
 mod yaml;
 

@@ -109,6 +109,7 @@ authorization.k8s.io|v1|selfsubjectaccessreviews|selfsubjectaccessreview|SelfSub
 authorization.k8s.io|v1|selfsubjectrulesreviews|selfsubjectrulesreview|SelfSubjectRulesReview|c||create-only|
 authorization.k8s.io|v1|subjectaccessreviews|subjectaccessreview|SubjectAccessReview|c||create-only|
 autoscaling|v2|horizontalpodautoscalers|horizontalpodautoscaler|HorizontalPodAutoscaler|n|hpa|all|status
+autoscaling|v1|horizontalpodautoscalers|horizontalpodautoscaler|HorizontalPodAutoscaler|n|hpa|all|status
 batch|v1|cronjobs|cronjob|CronJob|n|cj|all|status
 batch|v1|jobs|job|Job|n||all|status
 certificates.k8s.io|v1|certificatesigningrequests|certificatesigningrequest|CertificateSigningRequest|c|csr||approval status

@@ -25,6 +25,7 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use super::encoding;
 use super::identity::{self, CertificateFailed};
 use super::model::{Caller, KubeReply, KubeRequest};
 use super::portforward;
@@ -184,6 +185,7 @@ async fn answer(front: Arc<Front>, request: Request<Body>) -> Result<Response<Bo
     let caller = header(header::AUTHORIZATION)
         .and_then(|value| value.strip_prefix("Bearer ").map(|token| Caller::Bearer(token.trim().to_owned())))
         .unwrap_or_default();
+    let accepts = header(header::ACCEPT_ENCODING);
     let mut kube = KubeRequest {
         method: parts.method.to_string(),
         path: parts.uri.path().to_owned(),
@@ -200,10 +202,10 @@ async fn answer(front: Arc<Front>, request: Request<Body>) -> Result<Response<Bo
     loop {
         match front.backend.handle(&front.cluster, &kube) {
             KubeReply::Json { status, headers, body } => {
-                return Ok(respond(status, "application/json", &headers, Body::from(body.to_string())));
+                return Ok(whole(status, "application/json", headers, body.to_string(), accepts.as_deref()));
             }
             KubeReply::Text { status, content_type, headers, body } => {
-                return Ok(respond(status, &content_type, &headers, Body::from(body)));
+                return Ok(whole(status, &content_type, headers, body, accepts.as_deref()));
             }
             KubeReply::Watch(watch) => return Ok(stream(&front, *watch)),
             KubeReply::Broken => return Err(Broken),
@@ -229,6 +231,21 @@ fn plain(status: StatusCode, text: &'static str) -> Response<Body> {
     let mut response = Response::new(Body::from(text));
     *response.status_mut() = status;
     response
+}
+
+/// An answer that is no stream, compressed where the request takes it so.
+fn whole(
+    status: u16,
+    content_type: &str,
+    mut headers: Vec<(String, String)>,
+    body: String,
+    accepts: Option<&str>,
+) -> Response<Body> {
+    let Some(packed) = encoding::packed(accepts, body.as_bytes()) else {
+        return respond(status, content_type, &headers, Body::from(body));
+    };
+    headers.extend(encoding::HEADERS.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    respond(status, content_type, &headers, Body::from(packed))
 }
 
 fn respond(status: u16, content_type: &str, headers: &[(String, String)], body: Body) -> Response<Body> {

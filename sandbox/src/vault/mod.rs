@@ -15,6 +15,7 @@ mod message;
 mod model;
 mod persist;
 mod raft;
+mod regain;
 mod routes;
 mod seal;
 mod shamir;

@@ -1,6 +1,7 @@
 //! What exists: storages, the processes on them, and the clusters they form. Timers move it on; nothing here parses.
 
 use super::acl::Rule;
+use super::regain::Regain;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -109,6 +110,9 @@ pub(super) struct Process {
     #[serde(skip)]
     pub(super) given: Vec<Vec<u8>>,
     pub(super) nonce: String,
+    /// What the holders of the shares have begun here as long as it leads. Never persisted.
+    #[serde(skip)]
+    pub(super) regain: Regain,
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -277,7 +281,14 @@ impl Servers {
         self.touch_storage(&pod.storage_id);
         let storage_id = pod.storage_id.clone();
         let site = site.to_owned();
-        let process = Process { pod, site, seal: SealState::Sealed, given: Vec::new(), nonce: String::new() };
+        let process = Process {
+            pod,
+            site,
+            seal: SealState::Sealed,
+            given: Vec::new(),
+            nonce: String::new(),
+            regain: Regain::default(),
+        };
         self.processes.insert(storage_id, process);
         self.advance(now);
     }

@@ -81,12 +81,10 @@ impl Servers {
             ("sys/health", "GET" | "HEAD") => self.health(storage_id, request, now),
             ("sys/unseal", _) if write => self.unseal(storage_id, request, now),
             ("sys/storage/raft/join", _) if write => self.join(storage_id, request, now),
-            // OpenBao refuses these without a token unless the listener allows them.
-            ("sys/generate-root/attempt" | "sys/rekey/init", _) => VaultReply::refuse(405, "unsupported operation"),
             ("sys/init" | "sys/seal-status" | "sys/health" | "sys/unseal" | "sys/storage/raft/join", _) => {
                 VaultReply::wrong_method()
             }
-            _ => return None,
+            _ => return self.regained(storage_id, path, request, now),
         })
     }
 

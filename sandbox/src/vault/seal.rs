@@ -5,6 +5,7 @@ use super::model::{
     ACTIVATION, Cluster, JOIN_UNSEAL, Leader, Member, Policy, Product, RAFT_INDEX, SealState, Servers, Token, digest,
     later,
 };
+use super::regain::Regain;
 use super::{raft, shamir};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -77,17 +78,7 @@ impl Servers {
         let root = format!("s.{}", data_encoding::BASE64URL_NOPAD.encode(&self.random_bytes(18)));
         let id = self.uuid();
         let accessor = self.uuid();
-        let token = Token {
-            accessor,
-            policies: vec!["root".into()],
-            display_name: "root".into(),
-            path: "auth/token/root".into(),
-            created_at: now,
-            expires_at: None,
-            parent: None,
-            metadata: BTreeMap::new(),
-            entity_id: String::new(),
-        };
+        let token = root_token(accessor, now);
         let name = format!("vault-cluster-{}", id.get(..8).unwrap_or_default());
         let cluster = Cluster {
             id: id.clone(),
@@ -135,15 +126,10 @@ impl Servers {
         let Some(text) = body.get("key").and_then(Value::as_str).filter(|text| !text.is_empty()) else {
             return VaultReply::refuse(400, "'key' must be specified in request body as JSON, or 'reset' set to true");
         };
-        let Some(share) = hex::decode(text).ok().or_else(|| STANDARD.decode(text).ok()) else {
-            return VaultReply::refuse(400, "'key' must be a valid hex or base64 string");
+        let share = match share_of(text) {
+            Ok(share) => share,
+            Err(reply) => return reply,
         };
-        if share.len() < MIN_SHARE {
-            return VaultReply::refuse(400, "invalid key: key is shorter than minimum 16 bytes");
-        }
-        if share.len() > MAX_SHARE {
-            return VaultReply::refuse(400, "invalid key: key is longer than maximum 33 bytes");
-        }
         let nonce = self.uuid();
         let Some(process) = self.processes.get_mut(storage_id) else { return VaultReply::missing() };
         if matches!(process.seal, SealState::Opening { .. }) {
@@ -208,6 +194,7 @@ impl Servers {
         self.reset_progress(storage_id);
         if let Some(process) = self.processes.get_mut(storage_id) {
             process.seal = SealState::Sealed;
+            process.regain = Regain::default();
         }
         self.touch_storage(storage_id);
         self.advance(now);
@@ -300,11 +287,38 @@ impl Servers {
     }
 }
 
+/// A key share as it is given.
+pub(super) fn share_of(text: &str) -> Result<Vec<u8>, VaultReply> {
+    let Some(share) = hex::decode(text).ok().or_else(|| STANDARD.decode(text).ok()) else {
+        return Err(VaultReply::refuse(400, "'key' must be a valid hex or base64 string"));
+    };
+    match share.len() {
+        0..MIN_SHARE => Err(VaultReply::refuse(400, "invalid key: key is shorter than minimum 16 bytes")),
+        MIN_SHARE..=MAX_SHARE => Ok(share),
+        _ => Err(VaultReply::refuse(400, "invalid key: key is longer than maximum 33 bytes")),
+    }
+}
+
+/// What a root token is allowed: everything, for ever.
+pub(super) fn root_token(accessor: String, now: Timestamp) -> Token {
+    Token {
+        accessor,
+        policies: vec!["root".into()],
+        display_name: "root".into(),
+        path: "auth/token/root".into(),
+        created_at: now,
+        expires_at: None,
+        parent: None,
+        metadata: BTreeMap::new(),
+        entity_id: String::new(),
+    }
+}
+
 fn default_policy(now: Timestamp) -> Policy {
     Policy { text: DEFAULT_POLICY.into(), version: 1, modified: now }
 }
 
-fn invalid_split(shares: u8, threshold: u8) -> Option<&'static str> {
+pub(super) fn invalid_split(shares: u8, threshold: u8) -> Option<&'static str> {
     match (shares, threshold) {
         (0, _) => Some("invalid seal configuration: shares must be at least one"),
         (_, 0) => Some("invalid seal configuration: threshold must be at least one"),

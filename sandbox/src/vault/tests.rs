@@ -270,8 +270,45 @@ fn a_sealed_server_answers_503() {
     for path in ["sys/leader", "sys/mounts", "secret/data/x"] {
         assert_eq!(bench.with_root("GET", path, &Value::Null).0, 503, "{path}");
     }
-    assert_eq!(bench.put(1, "sys/generate-root/attempt", &json!({})).0, 405);
-    assert_eq!(bench.put(1, "sys/rekey/init", &json!({})).0, 405);
+    assert_eq!(bench.put(0, "sys/generate-root/attempt", &json!({})).0, 503);
+    assert_eq!(bench.put(0, "sys/rekey/init", &json!({})).0, 503);
+}
+
+/// Proves that the holders of the shares can make a root token and split the key anew, and nobody else.
+#[test]
+fn shares_make_a_root_token_and_new_shares() {
+    let mut bench = Bench::ready();
+    let (_, started) = bench.put(0, "sys/generate-root/attempt", &json!({}));
+    let (nonce, otp) = (started["nonce"].clone(), started["otp"].as_str().unwrap_or_default().to_owned());
+    assert_eq!((started["started"].clone(), otp.len()), (json!(true), 26));
+    assert_eq!(bench.put(0, "sys/generate-root/attempt", &json!({})).0, 400, "one at a time");
+    let give = |bench: &mut Bench, path: &str, share: usize, nonce: &Value| {
+        let key = bench.keys[share].clone();
+        bench.put(0, path, &json!({"key": key, "nonce": nonce}))
+    };
+    assert_eq!(give(&mut bench, "sys/generate-root/update", 0, &json!("another")).0, 400);
+    assert_eq!(give(&mut bench, "sys/generate-root/update", 0, &nonce).1["progress"], json!(1));
+    assert_eq!(give(&mut bench, "sys/generate-root/update", 0, &nonce).0, 400, "the same one again");
+    give(&mut bench, "sys/generate-root/update", 1, &nonce);
+    let (_, done) = give(&mut bench, "sys/generate-root/update", 2, &nonce);
+    let encoded = done["encoded_token"].as_str().unwrap_or_default();
+    let hidden = data_encoding::BASE64_NOPAD.decode(encoded.as_bytes()).unwrap();
+    let token: String = hidden.iter().zip(otp.bytes()).map(|(one, other)| char::from(one ^ other)).collect();
+    let (status, found) = bench.send(0, "GET", "auth/token/lookup-self", &token, &Value::Null);
+    assert_eq!((status, found["data"]["policies"].clone()), (200, json!(["root"])));
+
+    assert_eq!(bench.put(0, "sys/rekey/init", &json!({"secret_shares": 3, "secret_threshold": 4})).0, 500);
+    let (_, started) = bench.put(0, "sys/rekey/init", &json!({"secret_shares": 3, "secret_threshold": 2}));
+    let nonce = started["nonce"].clone();
+    give(&mut bench, "sys/rekey/update", 3, &nonce);
+    give(&mut bench, "sys/rekey/update", 4, &nonce);
+    let (_, done) = give(&mut bench, "sys/rekey/update", 0, &nonce);
+    assert_eq!((done["complete"].clone(), done["keys"].as_array().map(Vec::len)), (json!(true), Some(3)));
+    assert_eq!(bench.with_root("PUT", "sys/seal", &Value::Null).0, 204);
+    for key in done["keys"].as_array().unwrap().iter().take(2) {
+        bench.put(0, "sys/unseal", &json!({ "key": key }));
+    }
+    assert_eq!(bench.get(0, "sys/seal-status").1["sealed"], json!(false));
 }
 
 /// Proves mounts, KV v2 with check-and-set, audit, policies, and their refusals.

@@ -323,7 +323,7 @@ impl<'k> Differences<'k> {
         if !same {
             self.say("warning", format!("wanted {wanted:?}, got {got:?}"));
         }
-        for name in ["content-type", "retry-after"] {
+        for name in ["content-type", "content-encoding", "retry-after"] {
             let (wanted, got) = (recorded[name].as_str(), of(name));
             if wanted != got.first().copied().filter(|text| !text.is_empty()) {
                 self.say(name, format!("wanted {wanted:?}, got {got:?}"));

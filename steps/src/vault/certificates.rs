@@ -3,15 +3,18 @@
 //! Nothing else can ever be signed by that CA, so trusting it is trusting these servers. Renewal means a new CA, and
 //! the new certificate reaches clients as an output.
 
+use std::time::{Duration, SystemTime};
+
 use platflow_engine::failure::{Residue, StepError};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
 };
 use zeroize::Zeroizing;
 
-/// The first moment of validity: fixed, because a simulated clock may run ahead of the real one that TLS checks.
-const FROM: (i32, u8, u8) = (2024, 1, 1);
-const YEARS: i32 = 10;
+/// Valid from so long ago: the servers and their clients are other machines, and their clocks may be behind.
+const EARLIER: Duration = Duration::from_secs(60 * 60);
+/// Valid for so long, ten years.
+const VALID: Duration = Duration::from_secs(10 * 8_766 * 60 * 60);
 
 /// PEM texts.
 pub(super) struct ServerCertificate {
@@ -37,13 +40,20 @@ pub(super) fn names(name: &str, namespace: &str, replicas: u32) -> Vec<String> {
     names
 }
 
-pub(super) fn make(name: &str, namespace: &str, replicas: u32, year: i32) -> Result<ServerCertificate, StepError> {
+/// Whoever checks a certificate does so by the time of day, as whoever checks a signature; the engine's clock, which may be
+/// at another speed or jump, is for waits and budgets.
+#[expect(clippy::disallowed_methods, reason = "every peer of a TLS handshake checks certificates by the real time")]
+fn time_of_day() -> SystemTime {
+    SystemTime::now()
+}
+
+pub(super) fn make(name: &str, namespace: &str, replicas: u32) -> Result<ServerCertificate, StepError> {
     let failed = |error: rcgen::Error| {
         StepError::permanent(format!("no certificate could be made for Vault: {error}")).leaving(Residue::None)
     };
-    let (from_year, month, day) = FROM;
-    let not_before = rcgen::date_time_ymd(from_year, month, day);
-    let not_after = rcgen::date_time_ymd(year + YEARS, month, day);
+    let now = time_of_day();
+    let not_before = now.checked_sub(EARLIER).unwrap_or(now).into();
+    let not_after = now.checked_add(VALID).unwrap_or(now).into();
 
     let ca_key = KeyPair::generate().map_err(failed)?;
     let mut ca = CertificateParams::new(Vec::<String>::new()).map_err(failed)?;

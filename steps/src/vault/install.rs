@@ -111,8 +111,7 @@ impl Install {
             refuse_foreign("the TLS secret", &found, context)?;
             return ca_of(&found);
         }
-        let year = i32::from(context.now().to_zoned(jiff::tz::TimeZone::UTC).year());
-        let made = certificates::make(&spec.name, &spec.namespace, spec.replicas, year)?;
+        let made = certificates::make(&spec.name, &spec.namespace, spec.replicas)?;
         let name = manifests::tls_secret_name(spec);
         let object: Secret = serde_json::from_value(json!({
             "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",

@@ -152,6 +152,8 @@ class ApiFront(Listener):
         # While set, not a byte of a pod's answer goes out: a reply that is lost on its way.
         self.mute = threading.Event()
         self.streams: set[socket.socket] = set()
+        # So many seconds later every piece of a pod's answer goes out.
+        self.lag = 0.0
         super().__init__()
 
     def serve(self, near: socket.socket) -> None:
@@ -222,6 +224,8 @@ class ApiFront(Listener):
                     far.sendall(frame[1:])
             if far in ready:
                 data = far.recv(16384)
+                if data and self.lag:
+                    self.mute.wait(self.lag)
                 if not data or self.mute.is_set():
                     return
                 send(near, b"\x00" + data)

@@ -35,12 +35,13 @@ class Aws:
 
     def __init__(self, endpoint: str, validate_input: bool = True):
         self.endpoint = endpoint
+        self.access_key = "AKIACONFORMANCE00000"
         self.validate_input = validate_input
         self.outcomes: list[Outcome] = []
         self._clients: dict[str, Any] = {}
         self._latest: Raw | None = None
         self._session = boto3.Session(
-            aws_access_key_id="AKIACONFORMANCE00000", aws_secret_access_key="secret", region_name=REGION
+            aws_access_key_id=self.access_key, aws_secret_access_key="secret", region_name=REGION
         )
 
     def client(self, service: str) -> Any:

@@ -1,4 +1,4 @@
-"""Parameters of a call with one thing wrong: a required member missing, or a value outside its enumeration."""
+"""Parameters of a call with one thing wrong: a required member missing, a value outside its enumeration or its range."""
 
 import copy
 from collections.abc import Iterator
@@ -16,6 +16,8 @@ def broken_inputs(operation: OperationModel, parameters: dict[str, Any]) -> Iter
         yield f"without {'.'.join(map(str, path))}", _without(parameters, path)
     for path in _enumerated(shape, parameters):
         yield f"with a wrong {'.'.join(map(str, path))}", _with(parameters, path, "no-such-value")
+    for path, beyond in _ranged(shape, parameters):
+        yield f"with {beyond} for {'.'.join(map(str, path))}", _with(parameters, path, beyond)
 
 
 Path = tuple[str | int, ...]
@@ -35,6 +37,14 @@ def _enumerated(shape: Shape, value: Any, at: Path = ()) -> Iterator[Path]:
         if isinstance(inner, str) and getattr(member, "enum", None):
             yield (*at, name)
         yield from _enumerated(member, inner, (*at, name))
+
+
+def _ranged(shape: Shape, value: Any, at: Path = ()) -> Iterator[tuple[Path, int]]:
+    for name, member, inner in _members(shape, value, at):
+        high = member.metadata.get("max")
+        if isinstance(inner, int) and member.type_name in ("integer", "long") and {"min", "max"} <= set(member.metadata):
+            yield (*at, name), high + 1
+        yield from _ranged(member, inner, (*at, name))
 
 
 def _members(shape: Shape, value: Any, at: Path) -> Iterator[tuple[str | int, Shape, Any]]:

@@ -12,7 +12,6 @@ Not shown here: EBS, the network plugin of AWS, spot machines, ARM machines (the
 import base64
 import hashlib
 import json
-import os
 import pathlib
 import ssl
 import subprocess
@@ -21,6 +20,8 @@ import urllib.error
 import urllib.parse
 import urllib.request
 
+import bootstrap
+import pins
 import yaml
 
 from harness import tools
@@ -29,12 +30,6 @@ from harness.eks_front import Upstream
 ZONES = ("us-west-2a", "us-west-2b", "us-west-2c")
 DRIVER = "ebs.csi.aws.com"
 SYSTEM = "platform-system"
-# Upstream's manifest for high availability, as a user names it.
-ARGOCD = {
-    "url": "https://raw.githubusercontent.com/argoproj/argo-cd/v3.5.1/manifests/ha/install.yaml",
-    "sha256": "1d7b6baa0769ff8a5757c61e2c677ae0939a15e86e149f64df6b12435db5c4b2",
-}
-OPERATOR = ("https://charts.external-secrets.io", "external-secrets", "2.9.0")
 
 
 class Absent(Exception):
@@ -43,8 +38,14 @@ class Absent(Exception):
 
 def place() -> pathlib.Path:
     """Where `tests/conformance/kind create` puts the kubeconfig."""
-    root = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    return pathlib.Path(root) / "platflow-conformance" / "kind" / "kubeconfig"
+    return bootstrap.cache() / "kind" / "kubeconfig"
+
+
+def argocd() -> dict[str, str]:
+    """Upstream's manifest for high availability, as a user names it."""
+    pinned = pins.pinned("manifests", "argo-cd")
+    place = f"https://raw.githubusercontent.com/argoproj/argo-cd/{pinned['version']}/{pinned['path']}"
+    return {"url": place, "sha256": pinned["sha256"]}
 
 
 class KindCluster:
@@ -79,7 +80,7 @@ class KindCluster:
         self.context: ssl.SSLContext = self.upstream.administrator
         self.machines()
         self.volumes()
-        self.parameters = {"argocd_source": ARGOCD, "external_secrets_source": self.operator()}
+        self.parameters = {"argocd_source": argocd(), "external_secrets_source": self.operator()}
         self.control_plane = self.addresses()
         self.thread = threading.Thread(target=self.follow, daemon=True)
         self.thread.start()
@@ -126,8 +127,10 @@ class KindCluster:
 
     def operator(self) -> dict[str, str]:
         """External Secrets as upstream's chart renders it, in a file: what a user does who wants it in a namespace of his own."""
-        repository, chart, version = OPERATOR
-        where = ["--repo", repository, "--version", version, "--namespace", SYSTEM]
+        chart = "external-secrets"
+        pinned = pins.pinned("charts", chart)
+        version = pinned["version"]
+        where = ["--repo", pinned["repository"], "--version", version, "--namespace", SYSTEM]
         command = [str(tools.helm()), "template", "external-secrets", chart, *where]
         done = subprocess.run(command, capture_output=True, check=False, timeout=300)
         if done.returncode != 0:

@@ -1,4 +1,4 @@
-"""moto with what it lacks of EKS, in a thin WSGI layer: `python -m harness.moto_layer PORT SECONDS`.
+"""moto with what it lacks of EKS, in a thin WSGI layer; `eks_layer` completes and serves it.
 
 Adds the states CREATING and DELETING for so many seconds, replies that a client token stands for, what moto leaves out
 of a cluster (its VPC and own security group, access, upgrade and protection settings), access entries and add-ons,
@@ -8,7 +8,6 @@ which moto has no routes for; and takes the interface of a NAT gateway away with
 import io
 import json
 import re
-import sys
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -16,8 +15,6 @@ from urllib.parse import parse_qs
 
 from moto.core import DEFAULT_ACCOUNT_ID
 from moto.ec2.models import ec2_backends
-from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-from werkzeug.serving import run_simple
 from werkzeug.wrappers import Request, Response
 
 Environ = dict[str, Any]
@@ -192,12 +189,3 @@ class Layer:
     @staticmethod
     def _answer(content: dict[str, Any]) -> Response:
         return Response(json.dumps(content), 200, content_type="application/json")
-
-
-def main(port: int, seconds: float) -> None:
-    application = Layer(DomainDispatcherApplication(create_backend_app), seconds)
-    run_simple("127.0.0.1", port, application, threaded=True)
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]), float(sys.argv[2]))

@@ -57,7 +57,7 @@ def certificate(folder: pathlib.Path) -> None:
 class Server:
     """One server. Its storage outlives its process, until it is wiped."""
 
-    def __init__(self, folder: pathlib.Path, name: str, port: int, raft_port: int, extra: str):
+    def __init__(self, folder: pathlib.Path, name: str, port: int, raft_port: int, extra: str, listener: str = ""):
         self.folder, self.name, self.port, self.raft_port = folder / name, name, port, raft_port
         self.process: subprocess.Popen[bytes] | None = None
         self.log = folder / f"{name}.log"
@@ -74,6 +74,7 @@ listener "tcp" {{
   cluster_address = "127.0.0.1:{raft_port}"
   tls_cert_file   = "{folder / 'tls.pem'}"
   tls_key_file    = "{folder / 'tls.key'}"
+{listener}
 }}
 api_addr     = "https://127.0.0.1:{port}"
 cluster_addr = "https://127.0.0.1:{raft_port}"
@@ -109,14 +110,14 @@ cluster_addr = "https://127.0.0.1:{raft_port}"
 
 
 class Servers:
-    """`with Servers(folder) as servers:` runs three; `extra` is more configuration, the same for all."""
+    """`with Servers(folder) as servers:` runs three; `extra` is more configuration, the same for all, `listener` that of a listener."""
 
-    def __init__(self, folder: pathlib.Path, extra: str = ""):
+    def __init__(self, folder: pathlib.Path, extra: str = "", listener: str = "", count: int = 3):
         folder.mkdir(parents=True, exist_ok=True)
         certificate(folder)
         self.authority = folder / "ca.pem"
-        ports = free_ports(6)
-        self.all = [Server(folder, f"vault-{i}", ports[2 * i], ports[2 * i + 1], extra) for i in range(3)]
+        ports = free_ports(2 * count)
+        self.all = [Server(folder, f"vault-{i}", ports[2 * i], ports[2 * i + 1], extra, listener) for i in range(count)]
 
     def __enter__(self) -> "Servers":
         try:

@@ -48,11 +48,11 @@ class Cluster:
 
 
 class Forwarder:
-    """A listener on a free loopback port; each connection is one port-forward to the pod of this name."""
+    """A listener on a loopback port, a free one by default; each connection is one port-forward to the pod of this name."""
 
-    def __init__(self, cluster: Cluster, namespace: str, pod: str, port: int):
+    def __init__(self, cluster: Cluster, namespace: str, pod: str, port: int, listen_on: int = 0):
         self.cluster, self.where = cluster, (namespace, pod, port)
-        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.listener = socket.create_server(("127.0.0.1", listen_on))
         self.port = self.listener.getsockname()[1]
         threading.Thread(target=self.accept, daemon=True).start()
 

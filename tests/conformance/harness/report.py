@@ -1,8 +1,9 @@
 """What a suite compared, what differed, and which differences are known, each with its reason."""
 
-import os
 import traceback
 from collections.abc import Callable
+
+from bootstrap import is_ci
 
 
 class Report:
@@ -15,6 +16,7 @@ class Report:
         self.known: list[str] = []
         self.skips: list[str] = []
         self.coverage: list[str] = []
+        self.seconds = 0.0
 
     def check(self, what: str, wanted: object, found: object) -> bool:
         """Both are the same."""
@@ -42,7 +44,7 @@ class Report:
 
     def skip(self, what: str, why: str) -> None:
         """Something that is not here: a failure in CI, a loud line elsewhere."""
-        if os.environ.get("CI"):
+        if is_ci():
             self.fail(what, f"is not here, and CI must not pass without it: {why}")
         else:
             self.skips.append(f"{what}: {why}")
@@ -58,8 +60,8 @@ class Report:
         share = 100 if of == 0 else 100 * covered / of
         self.coverage.append(f"{what}: {covered} of {of} ({share:.0f} %)")
 
-    def tell(self, seconds: float) -> None:
-        print(f"== {self.suite}: {self.agreed} comparisons in {seconds:.1f} s")
+    def tell(self) -> None:
+        print(f"== {self.suite}: {self.agreed} comparisons in {self.seconds:.1f} s")
         for line in self.coverage:
             print(f"   coverage  {line}")
         for line in self.known:

@@ -5,6 +5,7 @@ import json
 import pathlib
 import urllib.request
 
+import pins
 from harness.openbao import wait_for
 from harness.portforward import Cluster, Forwarder
 from harness.sandbox import ROOT, Sandbox
@@ -32,7 +33,7 @@ class SandboxVault:
 
     def __enter__(self) -> "SandboxVault":
         runbook = self.folder / "vault-only.yaml"
-        runbook.write_text(FIXTURE.read_text().replace("hashicorp/vault:1.20.4", self.image))
+        runbook.write_text(FIXTURE.read_text().replace(pins.image("hashicorp/vault"), self.image))
         done = self.sandbox.platflow("run", str(runbook), "--sandbox", check=False, cwd=self.folder)
         if "gate" not in done.stdout + done.stderr:
             raise RuntimeError(f"Vault was not installed: {done.stderr}")

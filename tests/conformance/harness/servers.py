@@ -72,13 +72,6 @@ def moto(folder: pathlib.Path) -> Server:
     return Server(command, port, folder / "moto.log", {"MOTO_IAM_LOAD_MANAGED_POLICIES": "true"})
 
 
-def moto_with_layer(folder: pathlib.Path, seconds: float) -> Server:
-    """moto behind `harness.moto_layer`: clusters take so many seconds, tokens are honoured."""
-    port = free_port()
-    command = [sys.executable, "-m", "harness.moto_layer", str(port), str(seconds)]
-    return Server(command, port, folder / "moto.log", {"MOTO_IAM_LOAD_MANAGED_POLICIES": "true"})
-
-
 def layered(folder: pathlib.Path, port: int, seconds: float, endpoint: str, authority: pathlib.Path) -> Server:
     """moto behind `harness.eks_layer`: its clusters have this API server."""
     command = [sys.executable, "-m", "harness.eks_layer", str(port), str(seconds), endpoint, str(authority)]

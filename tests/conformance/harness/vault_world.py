@@ -1,13 +1,17 @@
 """The sandbox's Kubernetes with real OpenBao servers in its Vault pods, and the runbook that the real binary installs them by."""
 
 import base64
+import contextlib
 import json
 import pathlib
 import re
+import sqlite3
 import ssl
 import subprocess
 import urllib.parse
+from collections.abc import Callable
 
+import pins
 from harness.apiproxy import ApiFront, NameProxy
 from harness.kubelet import Kubelet, encoded
 from harness.openbao import openssl, wait_for
@@ -66,6 +70,9 @@ class VaultWorld:
         self.cached = ""
         self.run = ""
         self.side: Side | None = None
+        # Servers that no other one reaches by their name, and who asked for one in vain.
+        self.unreachable: set[str] = set()
+        self.in_vain: list[str] = []
 
     def upstream(self) -> tuple[tuple[str, int], ssl.SSLContext]:
         if self.place is None:
@@ -85,7 +92,7 @@ class VaultWorld:
     def runbook(self) -> pathlib.Path:
         """The fixture, with the front in the place of the cluster's own endpoint for every Vault step, and more steps."""
         text = (ROOT / "tests" / "fixtures" / "vault-only.yaml").read_text()
-        text = text.replace("hashicorp/vault:1.20.4", self.image)
+        text = text.replace(pins.image("hashicorp/vault"), self.image)
         head, _, rest = text.partition("\n  install:\n")
         if self.upto == "init":
             rest = rest.partition("\n  unseal:\n")[0] + "\n"
@@ -108,6 +115,10 @@ class VaultWorld:
     def lead(self, host_port: str) -> tuple[str, int] | None:
         if host_port.startswith("kubernetes.default.svc:"):
             return "127.0.0.1", self.front.port
+        name = host_port.partition(".")[0]
+        if name in self.unreachable:
+            self.in_vain.append(name)
+            return None
         return self.kubelet.named(host_port)
 
     def __enter__(self) -> "VaultWorld":
@@ -177,7 +188,35 @@ class VaultWorld:
         return sorted(set(re.findall(r"vault/[\w-]+", kept)))
 
     def share(self, number: int) -> str:
-        return self.platflow("secret", "show", ENVIRONMENT, f"vault/share-{number}").stdout.strip()
+        return self.secret(f"vault/share-{number}")
+
+    def secret(self, name: str) -> str:
+        return self.platflow("secret", "show", ENVIRONMENT, name).stdout.strip()
+
+    def sealed(self, name: str) -> bytes:
+        """A secret as it is kept: sealed."""
+        with contextlib.closing(sqlite3.connect(self.store(), timeout=30)) as store:
+            return store.execute("SELECT ciphertext FROM secrets WHERE name = ?", (name,)).fetchone()[0]
+
+    def damage(self, name: str, sealed: bytes) -> None:
+        """Another sealed content under a name: a record that is well-formed, can be opened, and is wrong."""
+        with contextlib.closing(sqlite3.connect(self.store(), timeout=30)) as store, store:
+            changed = store.execute("UPDATE secrets SET ciphertext = ? WHERE name = ?", (sealed, name)).rowcount
+            assert changed == 1, f"{changed} secrets are called {name}"
+
+    def store(self) -> pathlib.Path:
+        """The file of the command's own record."""
+        return self.sandbox.folder / "state" / "state.db"
+
+    def said(self, *words: str, server: str = "vault-0") -> Callable[[], bool]:
+        """A question: whether a server's log has one more line with all of these words than it has now."""
+        path = self.kubelet.log(wait_for(server, lambda: self.kubelet.pods.get(server)))
+
+        def lines() -> int:
+            return sum(all(word.encode() in line for word in words) for line in path.read_bytes().splitlines())
+
+        before = lines()
+        return lambda: lines() > before
 
     def login(self, side: Side, account: str = "platflow") -> Reply:
         """As platflow itself logs in: a token minted now, checked by the server with the API server."""
@@ -201,10 +240,30 @@ class VaultWorld:
             if not running.stdout.readline():
                 break
         hit = running.poll() is None
+        self.kill(running)
+        return hit
+
+    def killed_when(self, what: str, happens: Callable[[], bool], mute: bool = False) -> bool:
+        """Resumes, and kills it when something has happened in a server, whose answer it never hears with `mute`."""
+        running = self.start("resume", self.run)
+        try:
+            wait_for(f"{what}, or the command ends", lambda: happens() or running.poll() is not None, 180)
+            if mute:
+                self.front.mute.set()
+                wait_for("nobody waits", lambda: not self.front.streams or self.front.cut() is None)
+            hit = running.poll() is None
+        finally:
+            self.kill(running)
+            self.front.mute.clear()
+            self.front.lag = 0.0
+        return hit
+
+    @staticmethod
+    def kill(running: subprocess.Popen[bytes]) -> None:
         running.kill()
         running.wait()
-        running.stdout.close()
-        return hit
+        if running.stdout is not None:
+            running.stdout.close()
 
     def __exit__(self, *_: object) -> None:
         self.kubelet.__exit__()

@@ -10,7 +10,7 @@ import pathlib
 import subprocess
 from typing import Any
 
-from harness.packages import HERE, environment
+from bootstrap import HERE, environment
 from harness.report import Report
 from harness.sandbox import Sandbox
 

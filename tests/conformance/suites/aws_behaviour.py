@@ -1,7 +1,8 @@
 """AWS, behaviour: duplicates, conflicts, dependencies, tokens, pages, filters, states: the sandbox beside moto.
 
 Each row says what AWS does, by its API reference or by what its clients rely on; the sandbox has to do the same. Where
-moto does something else, the row says what, and why that is not AWS; a listed difference that is gone is a failure.
+moto does something else, the row says what, and why that is not AWS; a listed difference that is gone is a failure. The
+calls about what is not there, which aws_shapes makes to the sandbox, are made to both here.
 """
 
 import pathlib
@@ -12,10 +13,12 @@ from harness.operations import called_by_steps, mutates
 from harness.report import Report
 from harness.sandbox import Sandbox
 from harness.servers import moto
-from tables import ec2, ec2_more, eks, others
+from tables import ec2, ec2_more, eks, others, paging
+from tables.nothing_there import MOTO_DIFFERS, NOTHING_THERE
 
 # What moto deletes although it is in use comes last.
-ROWS: list[Behaviour] = [*ec2.TABLE.rows, *others.TABLE.rows, *ec2_more.TABLE.rows, *eks.TABLE.rows]
+ROWS: list[Behaviour] = [*ec2.TABLE.rows, *others.TABLE.rows, *ec2_more.TABLE.rows, *eks.TABLE.rows,
+                         *paging.TABLE.rows]  # fmt: skip
 
 LEAKS = {
     "volume": "csi_volume",
@@ -79,12 +82,33 @@ def plant_by_calls(peer: Peer, what: str) -> str:
     return name
 
 
+def nothing_there(report: Report, ours: Peer, theirs: Peer) -> int:
+    """Calls about what is not there; how many of them moto answers as AWS."""
+    same = 0
+    for wanted, service, operation, parameters in NOTHING_THERE:
+        what = f"{service} {operation} about what is not there ({', '.join(parameters)})"
+        report.check(f"sandbox: {what}", wanted, ours.code(service, operation, **parameters))
+        found = theirs.code(service, operation, **parameters)
+        listed, why = MOTO_DIFFERS.get((service, operation, wanted), (None, ""))
+        if listed is None:
+            same += report.check(f"moto: {what}", wanted, found)
+        elif found == wanted:
+            report.fail(f"moto: {what}", f"the listed difference is gone, both say {found}; take it off the table")
+        elif report.check(f"moto: {what}: as listed", listed, found):
+            report.agreed -= 1
+            report.differs(f"moto: {what}", f"AWS, and with it the sandbox ({wanted}),", f"moto says {found}: {why}")
+    return same
+
+
 def run(report: Report, folder: pathlib.Path) -> None:
     with Sandbox(folder) as sandbox, moto(folder) as server:
         ours = Peer("sandbox", sandbox.environment["AWS_ENDPOINT_URL"], planted_in(sandbox))
         theirs = Peer("moto", server.url, plant_by_calls)
+        # Before there is anything: what is not there is not there by itself.
+        same = nothing_there(report, ours, theirs)
         covered = compare(report, ROWS, ours, theirs)
     wanted = {operation for operation in called_by_steps() if mutates(operation)}
     report.check("mutating operations of steps without a behaviour", [], sorted(wanted - covered))
     report.cover("mutating operations used by steps, covered by behaviour", len(wanted & covered), len(wanted))
+    report.cover("calls about what is not there in which moto does as AWS", same, len(NOTHING_THERE))
     report.cover("behaviours in which moto does as AWS", sum(row.moto is None for row in ROWS), len(ROWS))

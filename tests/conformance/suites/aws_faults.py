@@ -1,8 +1,9 @@
 """AWS, faults: a runbook with every family of AWS steps, run and taken down through a proxy that fails as networks do.
 
 The proxy (microburst) stands before the sandbox, and before moto with a thin layer of our own. Replies are lost after
-the call took effect, calls are throttled, connections are reset, answers are slow. After the run everything is there
-once, and after the destroy nothing is; the steps know of neither server.
+the call took effect, calls are throttled, connections are reset, answers are slow: each kind before each server. After
+the run everything is there once, and after the destroy nothing is; the steps know of neither server. Every operation
+that changes something, as the sandbox counts them, must have been hit by the faults that its table names.
 """
 
 import concurrent.futures
@@ -19,7 +20,7 @@ from typing import Any
 from harness.aws import REGION, Aws
 from harness.report import Report
 from harness.sandbox import Sandbox, binary
-from harness.servers import Server, microburst, moto_with_layer
+from harness.servers import Server, free_port, layered, microburst
 
 WORKFLOW = pathlib.Path(__file__).resolve().parents[1] / "workflows" / "foundation.yaml"
 CREATES = {
@@ -28,7 +29,7 @@ CREATES = {
         "AttachInternetGateway", "AllocateAddress", "CreateNatGateway", "CreateRouteTable", "CreateRoute",
         "AssociateRouteTable", "CreateSecurityGroup", "AuthorizeSecurityGroupIngress", "CreateLaunchTemplate",
     ],
-    "eks": ["CreateCluster", "CreateAccessEntry", "AssociateAccessPolicy", "CreateAddon"],
+    "eks": ["CreateCluster", "CreateAccessEntry", "AssociateAccessPolicy", "CreateAddon", "CreateNodegroup"],
     "iam": ["CreateRole", "AttachRolePolicy", "PutRolePolicy", "CreateOpenIDConnectProvider"],
     "kms": ["CreateKey", "EnableKeyRotation", "CreateAlias"],
     "logs": ["CreateLogGroup", "PutRetentionPolicy"],
@@ -38,18 +39,32 @@ DELETES = {
         "DeleteSubnet", "DetachInternetGateway", "DeleteInternetGateway", "ReleaseAddress", "DeleteNatGateway",
         "DisassociateRouteTable", "DeleteRouteTable", "DeleteSecurityGroup", "DeleteLaunchTemplate", "DeleteVpc",
     ],
-    "eks": ["DeleteAccessEntry", "DeleteAddon", "DeleteCluster"],
+    "eks": ["DeleteAccessEntry", "DeleteAddon", "DeleteNodegroup", "DeleteCluster"],
     "iam": ["DetachRolePolicy", "DeleteRolePolicy", "DeleteRole", "DeleteOpenIDConnectProvider"],
     "kms": ["DeleteAlias", "ScheduleKeyDeletion"],
     "logs": ["DeleteLogGroup"],
 }  # fmt: skip
-# What goes first in a destroy, side by side: each lost reply is followed by a minute in which the step makes sure.
+# Of deletions those that go side by side: each lost reply is followed by a minute in which the step makes sure.
 FIRST_DELETES = {
     "ec2": ["DeleteLaunchTemplate", "DeleteNatGateway"],
-    "eks": ["DeleteAccessEntry"],
+    "eks": ["DeleteAccessEntry", "DeleteNodegroup"],
     "iam": ["DeleteOpenIDConnectProvider"],
     "kms": ["DeleteAlias"],
 }
+# Throttled deletions are made sure of as well: of the long way from the machines to the network only the ends.
+THROTTLED_DELETES = {
+    "ec2": ["DeleteLaunchTemplate", "DeleteNatGateway", "DeleteSubnet"], "eks": ["DeleteAccessEntry", "DeleteNodegroup"],
+    "iam": ["DeleteOpenIDConnectProvider", "DeleteRole"], "kms": ["DeleteAlias", "ScheduleKeyDeletion"],
+    "logs": ["DeleteLogGroup"],
+}  # fmt: skip
+# What is swept away at the end: there is some of it in the sandbox, whose network plugin leaves interfaces, and none in moto.
+SWEPT = {"ec2": ["DeleteNetworkInterface"]}
+# What the service never heard: the step cannot know, and makes sure for a minute before it asks again. So these go side
+# by side too: at the beginning, and the machines at the end.
+UNHEARD = {
+    "ec2": ["CreateVpc", "AllocateAddress"], "eks": ["CreateNodegroup"], "iam": ["CreateRole"], "kms": ["CreateKey"],
+    "logs": ["CreateLogGroup"],
+}  # fmt: skip
 THROTTLES = {
     "ec2": ("RequestLimitExceeded", 503),
     "eks": ("ThrottlingException", 429),
@@ -60,9 +75,12 @@ THROTTLES = {
 # What must be there once the runbook ran; what a fresh account has is not counted.
 WORLD = {
     "VPC": 1, "subnets": 4, "internet gateways": 1, "addresses": 1, "NAT gateways": 1, "route tables": 3,
-    "security groups": 1, "launch templates": 1, "clusters": 1, "access entries": 1, "add-ons": 1, "roles": 1,
-    "OIDC providers": 1, "keys": 1, "aliases": 1, "log groups": 2,
+    "security groups": 1, "launch templates": 1, "clusters": 1, "node groups": 1, "access entries": 1, "add-ons": 1,
+    "roles": 2, "OIDC providers": 1, "keys": 1, "aliases": 1, "log groups": 2,
 }  # fmt: skip
+
+# Where moto's clusters say that their API server is; nothing of this runbook goes there.
+NOWHERE = "https://127.0.0.1:1"
 
 Rule = dict[str, Any]
 
@@ -78,26 +96,34 @@ def lost() -> list[Rule]:
 
 
 def throttled() -> list[Rule]:
-    """One of each service's changes in four is throttled once, and its reads now and then."""
+    """Every kind of creation and some deletions of each service are throttled once, and reads now and then."""
     rules = []
     for service, (code, status) in THROTTLES.items():
         error = {"error": {"code": code, "status": status}}
-        for table in (CREATES, DELETES):
-            rules += everywhere({**error, "times": 1}, {service: table[service][::4]})
+        rules += everywhere({**error, "times": 1}, {service: CREATES[service] + THROTTLED_DELETES[service]})
         rules.append({"service": service, **error, "sequence": {"fail": 1, "pass": 19}, "times": 2})
     return rules
 
 
 def reset() -> list[Rule]:
-    """Connections are reset before the call arrives, and reads are slow."""
-    unheard = {"ec2": ["CreateVpc", "CreateLaunchTemplate"], "iam": ["CreateRole"], "logs": ["CreateLogGroup"]}
-    slow = {"service": "ec2", "latency": {"dist": "uniform", "min_ms": 200, "max_ms": 700}, "times": 25}
-    return [*everywhere({"reset": True, "times": 1}, unheard, {"ec2": ["DeleteLaunchTemplate"]}), slow]
+    """The connection of some creations and deletions of each service is reset before the call arrives."""
+    return everywhere({"reset": True, "times": 1}, UNHEARD, FIRST_DELETES)
 
 
-FAULTS = {"lost": lost, "throttled": throttled, "reset": reset}
-# Replies lost after success are what tells tools apart: on both servers. The others each on one, for time.
-CASES = [("sandbox", "lost"), ("moto", "lost"), ("sandbox", "throttled"), ("moto", "reset")]
+def slow() -> list[Rule]:
+    """Every kind of change is answered late once, and so are the first reads of every service."""
+    late = {"latency": {"dist": "uniform", "min_ms": 200, "max_ms": 700}}
+    reads = [{"service": service, **late, "times": 10} for service in CREATES]
+    return [*everywhere({**late, "times": 1}, CREATES, DELETES, SWEPT), *reads]
+
+
+FAULTS = {"lost": lost, "throttled": throttled, "reset": reset, "slow": slow}
+# Which changes each of them must have hit.
+HIT = {
+    "lost": (CREATES, FIRST_DELETES), "throttled": (CREATES, THROTTLED_DELETES), "reset": (UNHEARD, FIRST_DELETES),
+    "slow": (CREATES, DELETES),
+}  # fmt: skip
+CASES = [(server, fault) for fault in FAULTS for server in ("sandbox", "moto")]
 
 
 @dataclasses.dataclass
@@ -108,7 +134,8 @@ class Case:
     fault: str
     folder: pathlib.Path
     compared: list[tuple[str, Any, Any]] = dataclasses.field(default_factory=list)
-    fired: int = 0
+    fired: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    changes: set[str] = dataclasses.field(default_factory=set)
     seconds: float = 0.0
 
     @property
@@ -152,6 +179,7 @@ def counted(upstream: str) -> dict[str, int]:
         "security groups": len(groups),
         "launch templates": len(ec2("DescribeLaunchTemplates", "LaunchTemplates")),
         "clusters": len(clusters),
+        "node groups": sum(len(aws.must("eks", "ListNodegroups", clusterName=name)["nodegroups"]) for name in clusters),
         "access entries": sum(entry for entry, _ in parts),
         "add-ons": sum(addon for _, addon in parts),
         "roles": len(
@@ -162,6 +190,25 @@ def counted(upstream: str) -> dict[str, int]:
         "aliases": len([one for one in aliases if not one["AliasName"].startswith("alias/aws/")]),
         "log groups": len(aws.must("logs", "DescribeLogGroups")["logGroups"]),
     }
+
+
+def named(*tables: dict[str, list[str]]) -> set[str]:
+    return {f"{service} {name}" for table in tables for service, names in table.items() for name in names}
+
+
+def changes(sandbox: Sandbox) -> set[str]:
+    """What was called there that changes something, as the sandbox counts it."""
+    url = json.loads(sandbox.platflow("sandbox", "status", "--output", "json").stdout)["control_url"]
+    with urllib.request.urlopen(f"{url}/counters", timeout=30) as answer:
+        called = json.load(answer)["mutating"]["by_operation"]
+    return {name.replace(":", " ", 1) for name in called if name.split(":")[0] in CREATES}
+
+
+def nobody(folder: pathlib.Path) -> pathlib.Path:
+    """The authority of an API server that this runbook never calls."""
+    path = folder / "nobody.pem"
+    path.write_text("nobody")
+    return path
 
 
 def platflow(case: Case, endpoint: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -187,9 +234,10 @@ def play(case: Case) -> None:
     started = time.monotonic()
     with ExitStack() as stack:
         if case.server == "sandbox":
-            upstream = stack.enter_context(Sandbox(case.folder)).environment["AWS_ENDPOINT_URL"]
+            sandbox = stack.enter_context(Sandbox(case.folder))
+            upstream = sandbox.environment["AWS_ENDPOINT_URL"]
         else:
-            upstream = stack.enter_context(moto_with_layer(case.folder, 3)).url
+            upstream = stack.enter_context(layered(case.folder, free_port(), 3, NOWHERE, nobody(case.folder))).url
         before = counted(upstream)
         wanted = {name: before[name] + count for name, count in WORLD.items()}
         account = Aws(upstream).must("sts", "GetCallerIdentity")["Account"]
@@ -202,7 +250,9 @@ def play(case: Case) -> None:
         said = (gone.stdout + gone.stderr)[-900:] * bool(gone.returncode)
         case.compared.append((f"{case.name}: destroy", (0, ""), (gone.returncode, said)))
         case.compared.append((f"{case.name}: nothing is left", before, counted(upstream)))
-        case.fired = len(control(proxy, "fired"))
+        case.fired = control(proxy, "fired?limit=100000")
+        if case.server == "sandbox":
+            case.changes = changes(sandbox)
     case.seconds = time.monotonic() - started
 
 
@@ -215,5 +265,10 @@ def run(report: Report, folder: pathlib.Path) -> None:
         report.case(case.name, future.result)
         for what, wanted, found in case.compared:
             report.check(what, wanted, found)
-        report.coverage.append(f"{case.name}: {case.fired} faults fired in {case.seconds:.0f} s")
-        report.true(f"{case.name}: faults fired", case.fired >= 4, case.fired)
+        hit = {f"{one['service']} {one['operation']}" for one in case.fired}
+        wanted = named(*HIT[case.fault])
+        report.check(f"{case.name}: changes that it should have hit and did not", [], sorted(wanted - hit))
+        missed = case.changes - named(CREATES, DELETES, SWEPT)
+        report.check(f"{case.name}: changes of the runbook that no fault is planned for", [], sorted(missed))
+        share = f"{len(hit & named(CREATES, DELETES))} of {len(named(CREATES, DELETES))} kinds of change hit"
+        report.coverage.append(f"{case.name}: {share}, {len(case.fired)} faults fired in {case.seconds:.0f} s")

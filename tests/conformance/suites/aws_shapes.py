@@ -3,8 +3,8 @@
 Happy and unhappy calls on a private sandbox. An answer is held against the model as it came over the wire (members the
 model lacks, wrong types, values outside an enumeration, what is required and missing, document names and namespaces);
 a refusal against the errors and statuses that the model lists, or, where it lists none (EC2), against the code that the
-API reference documents. Then every happy call is repeated without each required member, and with a value outside each
-enumeration: both must be refused as the service does.
+API reference documents. Then every happy call is repeated without each required member, with a value outside each
+enumeration, and beyond each range: all must be refused as the service does. Every operation is refused at least once.
 """
 
 import json
@@ -18,6 +18,7 @@ from harness.operations import called_by_steps, model
 from harness.polling import until
 from harness.report import Report
 from harness.sandbox import Sandbox
+from harness.sandbox_vault import control
 from tables.nothing_there import NOTHING_THERE
 from write_models import PATH, documented_filters, written
 
@@ -207,7 +208,7 @@ class Shapes:
         made = ok("kms", "CreateKey", Description="of shapes", Tags=[{"TagKey": "a", "TagValue": "1"}])["KeyMetadata"]
         key = {"KeyId": made["KeyId"]}
         ok("kms", "CreateAlias", AliasName="alias/shapes", TargetKeyId=made["KeyId"])
-        ok("kms", "ListAliases", **key)
+        ok("kms", "ListAliases", **key, Limit=10)
         ok("kms", "DescribeKey", KeyId="alias/shapes")
         ok("kms", "UpdateKeyDescription", **key, Description="still of shapes")
         ok("kms", "TagResource", **key, Tags=[{"TagKey": "b", "TagValue": "2"}])
@@ -229,7 +230,7 @@ class Shapes:
         ok, group = self.ok, {"logGroupName": "/shapes/a"}
         ok("logs", "CreateLogGroup", **group, tags={"a": "1"})
         ok("logs", "PutRetentionPolicy", **group, retentionInDays=30)
-        found = ok("logs", "DescribeLogGroups", logGroupNamePrefix="/shapes")["logGroups"][0]
+        found = ok("logs", "DescribeLogGroups", logGroupNamePrefix="/shapes", limit=50)["logGroups"][0]
         arn = {"resourceArn": found["arn"].removesuffix(":*")}
         ok("logs", "TagResource", **arn, tags={"b": "2"})
         ok("logs", "ListTagsForResource", **arn)
@@ -237,8 +238,8 @@ class Shapes:
 
     def cluster(self, network: Network) -> None:
         ok, build = self.ok, self.build
-        ok("eks", "DescribeClusterVersions")
-        ok("eks", "DescribeAddonVersions", addonName="vpc-cni", kubernetesVersion="1.34")
+        ok("eks", "DescribeClusterVersions", maxResults=50)
+        ok("eks", "DescribeAddonVersions", addonName="vpc-cni", kubernetesVersion="1.34", maxResults=50)
         ok("ec2", "DescribeInstanceTypeOfferings", LocationType="availability-zone-id")
         ok("ec2", "DescribeInstanceTypes", InstanceTypes=["t3.large", "r6g.large"])
         for operation in ("GetServiceQuota", "GetAWSDefaultServiceQuota"):
@@ -398,6 +399,17 @@ class Shapes:
         for code, service, operation, parameters in NOTHING_THERE:
             self.refused(code, service, operation, **parameters)
 
+    def refused_credentials(self) -> None:
+        """What takes no parameter can only be refused for who asks: with a key that has run out."""
+        control(self.sandbox, "credentials", {"access_key": self.aws.access_key, "refused_as": "expired"})
+        try:
+            for service, operation in (("iam", "ListOpenIDConnectProviders"), ("sts", "GetCallerIdentity")):
+                self.refused("ExpiredToken", service, operation)
+            self.refused("ExpiredTokenException", "eks", "ListClusters")
+            self.refused("RequestExpired", "ec2", "DescribeVpcs")
+        finally:
+            control(self.sandbox, "credentials", {"access_key": self.aws.access_key})
+
     def filters(self) -> None:
         """Every filter that the reference of a call lists is taken; a value that nothing has selects nothing."""
         for service, operation in sorted(called_by_steps()):
@@ -414,7 +426,7 @@ class Shapes:
     # Input
 
     def invalid_inputs(self) -> None:
-        """Each happy call again without each required member, and with a value outside each enumeration."""
+        """Each happy call again without each required member, and with values outside of enumerations and ranges."""
         lenient = Aws(self.aws.endpoint, validate_input=False)
         for (service, operation), parameters in sorted(self.happy.items()):
             shape = model(service).operation_model(operation)
@@ -474,10 +486,12 @@ def run(report: Report, folder: pathlib.Path) -> None:
         report.case("takedown", lambda: shapes.takedown(network))
         report.case("nothing there", shapes.nothing_there)
         report.case("invalid inputs", shapes.invalid_inputs)
+        report.case("refused credentials", shapes.refused_credentials)
         judge(report, shapes.aws.outcomes)
         report.true("models.txt of the sandbox is what write_models writes", PATH.read_text() == written())
         wanted = called_by_steps()
         report.check("operations of steps without a happy call", set(), wanted - set(shapes.happy))
         report.cover("operations used by steps, checked by shape", len(wanted & set(shapes.happy)), len(wanted))
         unhappy = {outcome.operation for outcome in shapes.aws.outcomes if not outcome.ok}
+        report.check("operations of steps that were never refused", [], sorted(wanted - unhappy))
         report.cover("of these also refused at least once", len(wanted & unhappy), len(wanted))

@@ -6,9 +6,9 @@ does; that also runs the same journey on kind.
 
 import pathlib
 
-from harness.e2e import travel
+from harness.e2e import simulated_repository, travel
 from harness.report import Report
 
 
 def run(report: Report, folder: pathlib.Path) -> None:
-    travel(report, folder, "sandbox", whole=False)
+    travel(report, folder, "sandbox", whole=False, more=simulated_repository(folder))

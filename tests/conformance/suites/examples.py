@@ -1,8 +1,10 @@
 """The runbooks under workflows/examples, each run on the sandbox by the very commands that its first lines name."""
 
+import http.server
 import json
 import pathlib
 import re
+import threading
 
 from harness.report import Report
 from harness.sandbox import ROOT, Sandbox
@@ -33,6 +35,7 @@ class Place:
             "endpoint": config["cluster"]["server"],
             "certificate_authority_data": config["cluster"]["certificate-authority-data"],
         }
+        self.cluster = cluster
         (self.folder / "cluster.yaml").write_text(json.dumps({"cluster": cluster}))
         status = json.loads(sandbox.platflow("status", "--output", "json").stdout)
         steps = {step["name"]: step.get("outputs") or {} for step in status["steps"]}
@@ -95,10 +98,46 @@ def certificate(report: Report, place: Place) -> None:
     report.true("the key is nowhere in the state", key.encode() not in told)
 
 
+class Restored(http.server.BaseHTTPRequestHandler):
+    """What answers from the restored data: so many rows."""
+
+    rows = 0
+    asked = 0
+
+    def do_GET(self) -> None:
+        type(self).asked += 1
+        content = json.dumps({"rows": self.rows}).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
 def drill(report: Report, place: Place) -> None:
-    did = ran(report, place, "restore-drill")
-    report.check("restored and looked at", (3, 0, 0), did[0])
-    report.true("nothing of it stays", "restore-drill" not in place.names("kubernetes:Namespace"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Restored) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}/restored"
+        (place.folder / "drill.yaml").write_text(json.dumps({"cluster": place.cluster, "probe": url, "least_rows": 10}))
+        Restored.rows = 42
+        did = ran(report, place, "restore-drill")
+        report.check("restored, asked and found to be enough", (4, 0, 0), did[0])
+        report.true("what was restored was asked", Restored.asked >= 1, Restored.asked)
+        nothing(report, place, "a drill that went well")
+        Restored.rows = 9
+        failed = place.run(commands(EXAMPLES / "restore-drill.yaml")[0])
+        report.check("a backup with too little in it: failed and rolled back", 4, failed.returncode)
+        nothing(report, place, "a drill that failed")
+        server.shutdown()
+    failed = place.run(commands(EXAMPLES / "restore-drill.yaml")[0])
+    report.true("nothing that answers: the drill does not pass", failed.returncode != 0, failed.returncode)
+
+
+def nothing(report: Report, place: Place, what: str) -> None:
+    report.true(f"{what}: nothing of it stays", "restore-drill" not in place.names("kubernetes:Namespace"))
 
 
 def pool(report: Report, place: Place) -> None:

@@ -167,6 +167,33 @@ def rolling_out(report: Report, cluster: Cluster) -> None:
     report.true("describe a pod", "Status:           Running" in cluster.out(*shop, "describe", "pods"))
 
 
+def versions(report: Report, cluster: Cluster) -> None:
+    """An autoscaler in both of its versions; a large object, which kubectl takes compressed."""
+    shop = ("-n", "shop")
+    made = {"apiVersion": "autoscaling/v1", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "web", "namespace": "shop"}}
+    target = {"scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"}, "minReplicas": 1, "maxReplicas": 3}
+    body = {**made, "spec": {**target, "targetCPUUtilizationPercentage": 80}}
+    told = cluster.out("apply", "-f", "-", body=body)
+    report.check("apply an autoscaler of v1", "horizontalpodautoscaler.autoscaling/web created", told)
+    newer = cluster.get(*shop, "hpa", "web")
+    report.check("get it: v2, as kubectl prefers", "autoscaling/v2", newer["apiVersion"])
+    report.check("v2 says it in its words", 80, newer["spec"]["metrics"][0]["resource"]["target"]["averageUtilization"])
+    older = cluster.get(*shop, "horizontalpodautoscalers.v1.autoscaling", "web")
+    report.check("v1 says it in its own", 80, older["spec"].get("targetCPUUtilizationPercentage"))
+    patch = '{"spec": {"targetCPUUtilizationPercentage": 60}}'
+    cluster.out(*shop, "patch", "horizontalpodautoscalers.v1.autoscaling", "web", "--type=merge", "-p", patch)
+    newer = cluster.get(*shop, "hpa", "web")
+    report.check("patched by v1, read by v2", 60, newer["spec"]["metrics"][0]["resource"]["target"]["averageUtilization"])
+    again = cluster.out("apply", "-f", "-", body={**made, "spec": {**target, "targetCPUUtilizationPercentage": 60}})
+    report.check("apply what it is", "horizontalpodautoscaler.autoscaling/web configured", again)
+    cluster.out(*shop, "delete", "hpa", "web")
+    # Applied by the server, for kubectl keeps what it applies itself a second time, in an annotation.
+    large = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "large", "namespace": "shop"}, "data": {"x": "y" * 200_000}}
+    cluster.out("apply", "--server-side", "-f", "-", body=large)
+    report.check("a large object comes whole", large["data"], cluster.get(*shop, "configmap", "large")["data"])
+    cluster.out(*shop, "delete", "configmap", "large")
+
+
 def changing(report: Report, cluster: Cluster) -> None:
     """Labels, annotations, three kinds of patch, quotas, deletion of objects."""
     shop = ("-n", "shop")
@@ -274,7 +301,7 @@ def run(report: Report, folder: pathlib.Path) -> None:
         sandbox.platflow("run", str(RUNBOOK), "--sandbox")
         nodes(sandbox)
         cluster = Cluster(sandbox, folder)
-        parts = (applying, rolling_out, changing, asking, charting, leaving)
+        parts = (applying, rolling_out, versions, changing, asking, charting, leaving)
         for part in parts:
             report.case(part.__name__, lambda part=part: part(report, cluster))
         report.cover("kubectl commands run, all of them against the sandbox", cluster.ran, cluster.ran)

@@ -4,6 +4,7 @@ from typing import Any
 
 GONE = "0123456789abcdef0"
 TAGS = [{"Key": "a", "Value": "1"}]
+NOBODY = "arn:aws:iam::123456789012:role/none"
 
 NOTHING_THERE: list[tuple[str, str, str, dict[str, Any]]] = [
     ("InvalidVpcID.NotFound", "ec2", "DescribeVpcs", {"VpcIds": [f"vpc-{GONE}"]}),
@@ -36,6 +37,11 @@ NOTHING_THERE: list[tuple[str, str, str, dict[str, Any]]] = [
     ("InvalidGroup.NotFound", "ec2", "DeleteSecurityGroup", {"GroupId": f"sg-{GONE}"}),
     ("InvalidGroup.NotFound", "ec2", "AuthorizeSecurityGroupIngress",
      {"GroupId": f"sg-{GONE}", "IpPermissions": [{"IpProtocol": "-1", "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}]}),
+    ("InvalidGroup.NotFound", "ec2", "RevokeSecurityGroupIngress",
+     {"GroupId": f"sg-{GONE}", "IpPermissions": [{"IpProtocol": "-1", "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}]}),
+    ("InvalidParameterValue", "ec2", "DescribeAvailabilityZones", {"ZoneNames": ["us-west-2x"]}),
+    ("InvalidNetworkInterfaceID.NotFound", "ec2", "DescribeNetworkInterfaces",
+     {"NetworkInterfaceIds": [f"eni-{GONE}"]}),
     ("InvalidNetworkInterfaceID.NotFound", "ec2", "DeleteNetworkInterface", {"NetworkInterfaceId": f"eni-{GONE}"}),
     ("InvalidVolume.NotFound", "ec2", "DeleteVolume", {"VolumeId": f"vol-{GONE}"}),
     ("InvalidVolume.NotFound", "ec2", "DescribeVolumes", {"VolumeIds": [f"vol-{GONE}"]}),
@@ -46,6 +52,8 @@ NOTHING_THERE: list[tuple[str, str, str, dict[str, Any]]] = [
     ("InvalidLaunchTemplateId.NotFound", "ec2", "DescribeLaunchTemplates", {"LaunchTemplateIds": [f"lt-{GONE}"]}),
     ("InvalidLaunchTemplateId.NotFound", "ec2", "DeleteLaunchTemplate", {"LaunchTemplateId": f"lt-{GONE}"}),
     ("InvalidLaunchTemplateId.NotFound", "ec2", "DescribeLaunchTemplateVersions", {"LaunchTemplateId": f"lt-{GONE}"}),
+    ("InvalidLaunchTemplateId.NotFound", "ec2", "ModifyLaunchTemplate",
+     {"LaunchTemplateId": f"lt-{GONE}", "DefaultVersion": "1"}),
     ("InvalidLaunchTemplateName.NotFoundException", "ec2", "DescribeLaunchTemplates", {"LaunchTemplateNames": ["nil"]}),
     ("InvalidID", "ec2", "CreateTags", {"Resources": ["strange-id"], "Tags": TAGS}),
     ("NoSuchEntity", "iam", "GetRole", {"RoleName": "nobody"}),
@@ -63,10 +71,14 @@ NOTHING_THERE: list[tuple[str, str, str, dict[str, Any]]] = [
     ("NotFoundException", "kms", "ScheduleKeyDeletion", {"KeyId": "00000000-0000-4000-8000-000000000000"}),
     ("NotFoundException", "kms", "DescribeKey", {"KeyId": "alias/none"}),
     ("NotFoundException", "kms", "DeleteAlias", {"AliasName": "alias/none"}),
+    ("NotFoundException", "kms", "ListAliases", {"KeyId": "00000000-0000-4000-8000-000000000000"}),
+    ("InvalidMarkerException", "kms", "ListAliases", {"Marker": "of nobody"}),
     ("ResourceNotFoundException", "logs", "DeleteLogGroup", {"logGroupName": "/none"}),
     ("ResourceNotFoundException", "logs", "PutRetentionPolicy", {"logGroupName": "/none", "retentionInDays": 30}),
     ("ResourceNotFoundException", "logs", "ListTagsForResource",
      {"resourceArn": "arn:aws:logs:us-west-2:123456789012:log-group:/none"}),
+    ("InvalidParameterException", "logs", "DescribeLogGroups",
+     {"logGroupNamePrefix": "/none", "logGroupNamePattern": "none"}),
     ("ResourceNotFoundException", "eks", "DescribeCluster", {"name": "none"}),
     ("ResourceNotFoundException", "eks", "DeleteCluster", {"name": "none"}),
     ("ResourceNotFoundException", "eks", "UpdateClusterVersion", {"name": "none", "version": "1.35"}),
@@ -76,6 +88,17 @@ NOTHING_THERE: list[tuple[str, str, str, dict[str, Any]]] = [
     ("ResourceNotFoundException", "eks", "DeleteAddon", {"clusterName": "none", "addonName": "none"}),
     ("ResourceNotFoundException", "eks", "DescribeAccessEntry",
      {"clusterName": "none", "principalArn": "arn:aws:iam::123456789012:role/none"}),
+    *[("ResourceNotFoundException", "eks", operation, {"clusterName": "none", "principalArn": NOBODY, **more})
+      for operation, more in {
+          "DeleteAccessEntry": {}, "UpdateAccessEntry": {}, "ListAssociatedAccessPolicies": {},
+          "DisassociateAccessPolicy": {"policyArn": "arn:aws:eks::aws:cluster-access-policy/AmazonEKSViewPolicy"},
+      }.items()],
+    ("ResourceNotFoundException", "eks", "UpdateClusterConfig", {"name": "none", "deletionProtection": True}),
+    ("ResourceNotFoundException", "eks", "UpdateNodegroupConfig",
+     {"clusterName": "none", "nodegroupName": "none", "scalingConfig": {"desiredSize": 1}}),
+    ("ResourceNotFoundException", "eks", "UpdateNodegroupVersion", {"clusterName": "none", "nodegroupName": "none"}),
+    ("InvalidParameterException", "eks", "DescribeClusterVersions", {"nextToken": "of nobody"}),
+    ("InvalidParameterException", "eks", "DescribeAddonVersions", {"nextToken": "of nobody"}),
     ("NotFoundException", "eks", "TagResource",
      {"resourceArn": "arn:aws:eks:us-west-2:123456789012:cluster/none", "tags": {"a": "1"}}),
     ("LoadBalancerNotFound", "elbv2", "DescribeTags",
@@ -85,4 +108,41 @@ NOTHING_THERE: list[tuple[str, str, str, dict[str, Any]]] = [
     ("LoadBalancerNotFound", "elb", "DescribeTags", {"LoadBalancerNames": ["none"]}),
     ("LoadBalancerNotFound", "elb", "DescribeLoadBalancers", {"LoadBalancerNames": ["none"]}),
     ("ValidationError", "autoscaling", "DeleteAutoScalingGroup", {"AutoScalingGroupName": "none"}),
+    ("InvalidNextToken", "autoscaling", "DescribeAutoScalingGroups", {"NextToken": "of nobody"}),
+    ("InvalidNextToken", "autoscaling", "DescribeScalingActivities", {"NextToken": "of nobody"}),
+    ("InvalidParameterException", "resourcegroupstaggingapi", "GetResources",
+     {"ResourceARNList": ["arn:aws:kms:us-west-2:123456789012:key/none"], "TagFilters": [{"Key": "a"}]}),
 ]  # fmt: skip
+
+NO_ROUTE = ("404", "moto has no route for it, and answers a bare 404")
+# What moto answers instead, by operation and by the code that AWS has for it, and why AWS does not.
+MOTO_DIFFERS: dict[tuple[str, str, str], tuple[str, str]] = {
+    ("ec2", "DescribeNatGateways", "NatGatewayNotFound"): ("ok", "the reference lists the code; moto selects nothing"),
+    ("ec2", "DeleteNatGateway", "NatGatewayNotFound"): ("unreadable 500", "moto breaks on an id that it does not have"),
+    ("ec2", "DescribeAvailabilityZones", "InvalidParameterValue"): (
+        "ok", "a zone that the region does not have is refused; moto selects nothing"),
+    ("ec2", "DescribeLaunchTemplates", "InvalidLaunchTemplateId.NotFound"): (
+        "ok", "EC2's list of codes has it for ids; moto selects nothing"),
+    **{("ec2", operation, "InvalidLaunchTemplateId.NotFound"): (
+        "InvalidLaunchTemplateName.NotFoundException", "that is the code for names; an id was given")
+       for operation in ("DeleteLaunchTemplate", "ModifyLaunchTemplate")},
+    ("iam", "ListInstanceProfilesForRole", "NoSuchEntity"): ("ok", "its model has NoSuchEntity; moto does not look"),
+    ("kms", "ListAliases", "InvalidMarkerException"): ("ok", "its model has the exception; moto knows no markers"),
+    ("logs", "ListTagsForResource", "ResourceNotFoundException"): (
+        "ok", "its model has the exception; moto answers no tags"),
+    ("logs", "DescribeLogGroups", "InvalidParameterException"): (
+        "ok", "prefix and pattern exclude each other, by the reference; moto takes both"),
+    **{("eks", operation, "ResourceNotFoundException"): NO_ROUTE
+       for operation in ("UpdateClusterVersion", "DescribeAddon", "DeleteAddon", "DescribeAccessEntry",
+                         "DeleteAccessEntry", "UpdateAccessEntry", "ListAssociatedAccessPolicies",
+                         "DisassociateAccessPolicy", "UpdateNodegroupVersion")},
+    **{("eks", operation, "InvalidParameterException"): NO_ROUTE
+       for operation in ("DescribeClusterVersions", "DescribeAddonVersions")},
+    ("eks", "TagResource", "NotFoundException"): (
+        "ResourceNotFoundException", "its model has NotFoundException, and not this"),
+    ("elbv2", "DescribeTags", "LoadBalancerNotFound"): ("ok", "its model has the code; moto answers no tags"),
+    ("autoscaling", "DescribeAutoScalingGroups", "InvalidNextToken"): ("unreadable 500", "moto breaks on the token"),
+    ("autoscaling", "DescribeScalingActivities", "InvalidNextToken"): ("ok", "moto does not look at the token"),
+    ("resourcegroupstaggingapi", "GetResources", "InvalidParameterException"): (
+        "ok", "ARNs and filters exclude each other, by the reference; moto takes both"),
+}  # fmt: skip

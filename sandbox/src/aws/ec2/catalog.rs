@@ -78,6 +78,13 @@ pub(super) fn describe_zones(call: &Call<'_>, input: &Value) -> Answer {
         "zoneName": name, "zoneState": state(&id), "zoneId": id, "regionName": call.region, "groupName": call.region, "networkBorderGroup": call.region,
         "zoneType": "availability-zone", "optInStatus": "opt-in-not-required", "messageSet": [],
     })).collect();
+    for (parameter, field) in [("/ZoneName", "zoneName"), ("/ZoneId", "zoneId")] {
+        let wanted = texts(input, parameter);
+        if let Some(strange) = wanted.iter().find(|wanted| !found.iter().any(|zone| zone[field] == json!(wanted))) {
+            return Err(Refusal::bad("InvalidParameterValue", format!("Invalid availability zone: [{strange}]")));
+        }
+        found.retain(|zone| wanted.is_empty() || wanted.iter().any(|wanted| zone[field] == json!(wanted)));
+    }
     for filter in items(input, "/Filter") {
         let field = match text(&filter, "/Name") {
             "zone-type" => "zoneType",

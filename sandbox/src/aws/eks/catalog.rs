@@ -51,8 +51,18 @@ pub(super) fn cluster_versions(call: &Call<'_>, input: &Value) -> Answer {
     };
     let mut wanted = texts(input, "/clusterVersions");
     wanted.extend(Some(text(input, "/clusterVersions").to_owned()).filter(|one| !one.is_empty()));
-    let found: Vec<Value> = VERSIONS.iter().filter(|(version, ..)| wanted.is_empty() || wanted.iter().any(|one| one == version)).map(|(version, release, standard, extended, usual)| (version, release, until(version, *standard), extended, status(version, *standard, usual))).map(|(version, release, standard, extended, status)| json!({
-        "clusterVersion": version, "clusterType": "eks", "defaultPlatformVersion": "eks.1", "defaultVersion": *version == DEFAULT_VERSION, "releaseDate": release,
+    let (lower, upper) = (text(input, "/status"), text(input, "/versionStatus"));
+    let fits = |(version, .., status): &(&str, i64, i64, i64, &str)| {
+        (wanted.is_empty() || wanted.iter().any(|one| one == version))
+            && (upper.is_empty() || upper == *status)
+            && (lower.is_empty() || lower.replace('-', "_").eq_ignore_ascii_case(status))
+            && (text(input, "/defaultOnly") != "true" || *version == DEFAULT_VERSION)
+    };
+    let shaped = VERSIONS.iter().map(|(version, release, standard, extended, usual)| {
+        (*version, *release, until(version, *standard), *extended, status(version, *standard, usual))
+    });
+    let found: Vec<Value> = shaped.filter(fits).map(|(version, release, standard, extended, status)| json!({
+        "clusterVersion": version, "clusterType": "eks", "defaultPlatformVersion": "eks.1", "defaultVersion": version == DEFAULT_VERSION, "releaseDate": release,
         "endOfStandardSupportDate": standard, "endOfExtendedSupportDate": extended, "status": if status == "STANDARD_SUPPORT" { "standard-support" } else { "extended-support" },
         "versionStatus": status, "kubernetesPatchVersion": format!("{version}.0"),
     })).collect();

@@ -356,6 +356,7 @@ pub(crate) fn shown(resource: &Resource, object: &Value) -> Value {
     let mut copy = object.clone();
     object::set(&mut copy, &["apiVersion"], json!(resource.api_version()));
     object::set(&mut copy, &["kind"], json!(resource.kind));
+    super::versions::to_served(resource, &mut copy);
     copy
 }
 

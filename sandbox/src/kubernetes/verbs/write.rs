@@ -15,7 +15,7 @@ use super::super::route::Place;
 use super::super::schema;
 use super::super::status::{Cause, Refusal};
 use super::super::store::Key;
-use super::super::{defaults, validate};
+use super::super::{defaults, validate, versions};
 use super::checks::{check_kind, check_manager, check_media, check_namespace, may_create};
 use super::read::key;
 use super::{Answer, Call, has_generation, shown};
@@ -270,6 +270,7 @@ pub(crate) fn commit(
     sub: &str,
 ) -> Result<(bool, Arc<Value>), Refusal> {
     let dry_run = call.dry_run()?;
+    versions::to_stored(resource, &mut new);
     let key = Key::new(
         &resource.group,
         &resource.plural,
