@@ -188,7 +188,6 @@ impl Settings {
             output: plain(report),
             report,
             cost_ceiling,
-            output: global.output.unwrap_or(OutputFormat::Text),
             terminal: Terminal { live, colour, width },
             sandbox: global.sandbox,
             speed: global.speed,
