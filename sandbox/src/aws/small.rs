@@ -290,7 +290,8 @@ pub(super) fn tagging(call: &mut Call<'_>, input: &Value) -> Answer {
     }
     let (kinds, filters) = (texts(input, "/ResourceTypeFilters"), items(input, "/TagFilters"));
     let named = texts(input, "/ResourceARNList");
-    if !named.is_empty() && !(kinds.is_empty() && filters.is_empty()) {
+    let filtered = !kinds.is_empty() || !filters.is_empty();
+    if filtered && !named.is_empty() {
         let message = "ResourceARNList cannot be combined with TagFilters or ResourceTypeFilters.";
         return Err(Refusal::bad("InvalidParameterException", message));
     }
