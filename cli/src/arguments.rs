@@ -1,14 +1,18 @@
 //! The command line as typed structs. No effects: nothing here reads the environment, a file or the clock.
 
 mod doctor;
+mod drift;
 mod sandbox;
+mod secret;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use std::time::Duration;
 
 pub(crate) use doctor::Doctor;
+pub(crate) use drift::Drift;
 pub(crate) use sandbox::{SandboxArguments, SandboxCommand};
+pub(crate) use secret::{SecretArguments, SecretCommand};
 
 /// platflow runs provisioning runbooks that survive any crash: it journals every fact, looks before it acts again, and
 /// takes back what it made.
@@ -187,26 +191,6 @@ pub(crate) struct Plan {
     /// Show what would change if a pinned value were asked anew
     #[arg(long, value_enum, value_name = "NAME")]
     pub(crate) refresh: Vec<Pinned>,
-}
-
-/// `drift`.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct Drift {
-    /// An environment, or the runbook that builds it
-    #[arg(value_name = "ENVIRONMENT|WORKFLOW")]
-    pub(crate) subject: String,
-    /// Run what drifted in our own fields and resources, and only that; extras are never touched
-    #[arg(long)]
-    pub(crate) fix: bool,
-    /// Type the environment's name to agree that what held data and is gone is made anew, empty
-    #[arg(long, value_name = "ENVIRONMENT", requires = "fix")]
-    pub(crate) confirm: Option<String>,
-    /// The AWS account that this must be
-    #[arg(long, value_name = "ID")]
-    pub(crate) account: Option<String>,
-    /// The AWS region that this must be
-    #[arg(long, value_name = "REGION")]
-    pub(crate) region: Option<String>,
 }
 
 /// A value that was looked up once and stays pinned.
@@ -432,34 +416,6 @@ pub(crate) struct K8sToken {
     /// Which environment's cluster
     #[arg(long, value_name = "ENVIRONMENT")]
     pub(crate) environment: String,
-}
-
-/// `secret`.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct SecretArguments {
-    /// What to do.
-    #[command(subcommand)]
-    pub(crate) command: SecretCommand,
-}
-
-/// What to do with secrets.
-#[derive(Debug, Clone, Subcommand)]
-pub(crate) enum SecretCommand {
-    /// Names and dates, and who took which out; nothing secret
-    List {
-        /// Which environment
-        #[arg(value_name = "ENVIRONMENT")]
-        environment: String,
-    },
-    /// Open one and print it to stdout; who and when is kept in the access log
-    Show {
-        /// Which environment
-        #[arg(value_name = "ENVIRONMENT")]
-        environment: String,
-        /// Which secret, e.g. argocd/admin-password
-        #[arg(value_name = "NAME")]
-        name: String,
-    },
 }
 
 /// `adopt`.

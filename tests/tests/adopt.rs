@@ -106,7 +106,7 @@ fn without_the_second_place_vault_is_left_alone_and_the_way_on_is_told() {
     assert!(stopped.stderr.contains("PLATFLOW_SECOND_KEY_STORE"), "{}", stopped.stderr);
     assert_eq!(before, lost.place.world().shape(), "Vault's storage is as it was");
     let command = printed(&stopped.stderr, "adopt");
-    assert_eq!(command, ["adopt", "aws-dev", "--from", &lost.uid, "--sandbox"]);
+    assert_eq!(command, ["adopt", "aws-dev", "--from", &lost.uid]);
     let mut all = vec!["--state", lost.fresh.as_str()];
     all.extend(command.iter().map(String::as_str));
     let mut again = lost.place.command(&all);

@@ -18,7 +18,8 @@ fn built() -> TestEnvironment {
 
 /// Raises the default limit of a namespace's containers, as somebody with kubectl would.
 fn relax(place: &TestEnvironment) {
-    let relaxed = json!({"spec": {"limits": [{"type": "Container", "default": {"cpu": "7"}, "defaultRequest": {"cpu": "1"}}]}});
+    let relaxed =
+        json!({"spec": {"limits": [{"type": "Container", "default": {"cpu": "7"}, "defaultRequest": {"cpu": "1"}}]}});
     Cluster::of(place, "small").change(LIMITS, &relaxed);
 }
 
