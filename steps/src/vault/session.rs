@@ -81,10 +81,10 @@ impl Vaults {
         environment: &EnvironmentUid,
         login: &LoginAs,
     ) -> Result<Option<Session>, StepError> {
+        let Some(server) = self.active(place).await? else { return Ok(None) };
         if let Some(session) = self.root_session(place, environment).await? {
             return Ok(Some(session));
         }
-        let Some(server) = self.active(place).await? else { return Ok(None) };
         match self.login(place, server, login).await {
             Ok(session) => Ok(Some(session)),
             // No such account, role or mount yet, or not allowed: that is an answer.
@@ -101,7 +101,13 @@ impl Vaults {
     ) -> Result<Option<Session>, StepError> {
         let found = self.keystore.get(environment, ROOT_TOKEN, None).await;
         let Some(root) = found.map_err(|error| error.into_failure(Residue::None))? else { return Ok(None) };
-        let Some(server) = self.active(place).await? else { return Ok(None) };
+        // Without a server to ask, the token is neither valid nor not: taken for dead, it would be forgotten unrevoked.
+        let Some(server) = self.active(place).await? else {
+            return Err(StepError::transient(
+                "no Vault server leads, so nobody can say whether the root token is valid",
+            )
+            .leaving(Residue::None));
+        };
         let server = server.with_token(root);
         let reply = server.get("auth/token/lookup-self").await?;
         match reply.status {

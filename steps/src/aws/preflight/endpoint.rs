@@ -47,8 +47,16 @@ static LOOKS: [(Service, &str, &str); 8] = [
     (Service::Quotas, "servicequotas", "GetServiceQuota"),
 ];
 
-/// How often a service that does not answer is asked.
-const TRIES: usize = 4;
+/// The waits before a service that does not answer is asked again.
+const PAUSES: [Duration; 3] = [Duration::from_millis(250), Duration::from_millis(750), Duration::from_secs(2)];
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a check has no run and no clock of one; what it waits for is the network"
+)]
+async fn pause_for(pause: Duration) {
+    tokio::time::sleep(pause).await;
+}
 
 async fn ask(account: &Account<'_>, service: Service, action: &str) -> Result<(), AwsFailure> {
     let signed = &account.aws.signed;
@@ -69,11 +77,12 @@ async fn ask(account: &Account<'_>, service: Service, action: &str) -> Result<()
 pub(super) async fn services(account: &Account<'_>) -> Looked {
     let asked = join_all(LOOKS.iter().map(|(service, name, action)| async move {
         let mut answer = ask(account, *service, action).await;
-        // One lost reply is no service that is away.
-        for _ in 1..TRIES {
+        // Neither one lost reply nor a moment's absence is a service that is away.
+        for pause in PAUSES {
             if answer.as_ref().err().is_none_or(|failure| failure.reach == Reach::Answered) {
                 break;
             }
+            pause_for(pause).await;
             answer = ask(account, *service, action).await;
         }
         (*service, *name, *action, answer)
