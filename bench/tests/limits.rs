@@ -42,7 +42,7 @@ impl Cost {
     }
 
     fn figure(&self, name: &str) -> f64 {
-        self.0[name].as_f64().unwrap()
+        self.0.get(name).and_then(Value::as_f64).unwrap()
     }
 
     #[track_caller]

@@ -155,7 +155,7 @@ fn a_run_acts_on_the_chosen_steps_alone() {
         });
     }
     assert!(parked > 20 && parked < runs, "{parked} of {runs} lacked something");
-    told(&format!(
+    told(format_args!(
         "{runs} runs over chosen steps, {parked} of which lacked what they need; {deaths} deaths on the way"
     ));
 }
