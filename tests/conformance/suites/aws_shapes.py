@@ -236,6 +236,24 @@ class Shapes:
         ok("logs", "ListTagsForResource", **arn)
         ok("logs", "DeleteLogGroup", **group)
 
+    def account(self) -> None:
+        """What a preflight asks about before there is anything."""
+        ok = self.ok
+        ok("ec2", "DescribeRegions")
+        ok("ec2", "DescribeSpotPriceHistory", InstanceTypes=["t3.large"], ProductDescriptions=["Linux/UNIX"])
+        ok("iam", "GetAccountSummary")
+        ok("iam", "ListRoles")
+        role = self.build.role_arn(self.build.role())
+        ok("iam", "SimulatePrincipalPolicy", PolicySourceArn=role, ActionNames=["eks:CreateCluster", "iam:PassRole"])
+        version = ok("eks", "DescribeAddonVersions", addonName="vpc-cni")["addons"][0]["addonVersions"][0]["addonVersion"]
+        ok("eks", "DescribeAddonConfiguration", addonName="vpc-cni", addonVersion=version)
+
+    def listed(self) -> None:
+        """What a cluster shows of its parts."""
+        self.ok("eks", "ListClusters")
+        for operation in ("ListNodegroups", "ListAddons", "ListAccessEntries"):
+            self.ok("eks", operation, clusterName="shapes")
+
     def cluster(self, network: Network) -> None:
         ok, build = self.ok, self.build
         ok("eks", "DescribeClusterVersions", maxResults=50)
@@ -261,6 +279,7 @@ class Shapes:
         self._access(made)
         self._addons()
         self._nodes(network)
+        self.listed()
 
     def _idle(self) -> None:
         until("the cluster is at rest", lambda: self.build.cluster_status("shapes") == "ACTIVE")
@@ -403,10 +422,18 @@ class Shapes:
         """What takes no parameter can only be refused for who asks: with a key that has run out."""
         control(self.sandbox, "credentials", {"access_key": self.aws.access_key, "refused_as": "expired"})
         try:
-            for service, operation in (("iam", "ListOpenIDConnectProviders"), ("sts", "GetCallerIdentity")):
-                self.refused("ExpiredToken", service, operation)
+            for operation in ("ListOpenIDConnectProviders", "ListRoles", "GetAccountSummary"):
+                self.refused("ExpiredToken", "iam", operation)
+            arn = "arn:aws:iam::123456789012:role/shapes"
+            self.refused("ExpiredToken", "iam", "SimulatePrincipalPolicy", PolicySourceArn=arn, ActionNames=["ec2:RunInstances"])
+            self.refused("ExpiredToken", "sts", "GetCallerIdentity")
             self.refused("ExpiredTokenException", "eks", "ListClusters")
-            self.refused("RequestExpired", "ec2", "DescribeVpcs")
+            for operation in ("ListNodegroups", "ListAddons", "ListAccessEntries"):
+                self.refused("ExpiredTokenException", "eks", operation, clusterName="shapes")
+            addon = {"addonName": "vpc-cni", "addonVersion": "v1.21.1-eksbuild.1"}
+            self.refused("ExpiredTokenException", "eks", "DescribeAddonConfiguration", **addon)
+            for operation in ("DescribeVpcs", "DescribeRegions", "DescribeSpotPriceHistory"):
+                self.refused("RequestExpired", "ec2", operation)
         finally:
             control(self.sandbox, "credentials", {"access_key": self.aws.access_key})
 
@@ -478,7 +505,7 @@ def run(report: Report, folder: pathlib.Path) -> None:
         network = shapes.network()
         for part in (shapes.ways_out, shapes.groups):
             report.case(part.__name__, lambda part=part: part(network))
-        for part in (shapes.templates, shapes.identity, shapes.keys, shapes.logs):
+        for part in (shapes.account, shapes.templates, shapes.identity, shapes.keys, shapes.logs):
             report.case(part.__name__, part)
         report.case("cluster", lambda: shapes.cluster(network))
         report.case("filters", shapes.filters)

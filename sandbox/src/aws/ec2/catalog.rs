@@ -151,6 +151,9 @@ pub(super) fn regions(call: &Call<'_>, input: &Value) -> Answer {
 pub(super) fn spot_prices(call: &Call<'_>, input: &Value) -> Answer {
     let shape = call.state.shape();
     let wanted = texts(input, "/InstanceType");
+    if let Some(name) = wanted.iter().find(|name| !INSTANCE_TYPES.iter().any(|(known, ..)| known == name)) {
+        return Err(Refusal::bad("InvalidParameterValue", format!("Invalid value '{name}' for InstanceType.")));
+    }
     let sold = |name: &str| !shape.unsold.contains(name) && !shape.unpriced.contains(name);
     let known = INSTANCE_TYPES
         .iter()
