@@ -2,14 +2,15 @@
 //!
 //! That damage is refused is shown in `damaged_resume.rs`, on files that were damaged at random.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests fail by panicking")]
 
 mod fixture;
 
 use fixture::{event, new_run, owner, row, run, step};
-use platflow_engine::journal::{Batch, Journal, JournalError, Lease, LoadedRun, StepRow};
+use platflow_engine::journal::{Batch, Journal, JournalError, Lease, LoadedRun, NewRun, StepRow};
+use platflow_engine::plan::{Plan, PlannedStep};
 use platflow_state::{Store, StoreSettings};
-use rusqlite::Connection;
+use rusqlite::{Connection, params};
 use std::path::Path;
 
 const STEPS: u64 = 40;
@@ -83,6 +84,56 @@ async fn a_run_taken_over_loads_as_for_everybody() {
     let loaded = store.load(&run("r1")).await.unwrap();
     assert_eq!(loaded.summary.head, filled.head + 1);
     assert_same(&loaded, &read_alone(&path).await);
+}
+
+/// A run with a plan that is packed in the file, and how its row was when it was written.
+async fn packed(path: &Path) -> (std::sync::Arc<Store>, NewRun, i64) {
+    let store = Store::open(path, StoreSettings::default()).unwrap();
+    let mut new = new_run("r1", "aws-dev");
+    let mut large = Plan::clone(&new.plan);
+    let planned = large.steps[0].clone();
+    large.steps =
+        (0..2_000).map(|number| PlannedStep { name: step(&format!("s{number}")), ..planned.clone() }).collect();
+    new.plan_digest = large.digest().unwrap();
+    new.plan = large.into();
+    let lease = store.create_run(new.clone()).await.unwrap();
+    store.release(&lease).await.unwrap();
+    let file = Connection::open(path).unwrap();
+    let (length, kept) = file
+        .query_row("SELECT unpacked, length(body) FROM plans", [], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?)))
+        .unwrap();
+    assert!(kept * 4 < length, "{kept} of {length}");
+    (store, new, length)
+}
+
+/// Proves that a large plan takes a fraction of its JSON in the file and comes back whole, for a reader and for a takeover,
+/// and that an altered block or length is refused.
+#[tokio::test]
+async fn a_packed_plan_comes_back_or_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.db");
+    let (store, new, length) = packed(&path).await;
+    assert_eq!(read_alone(&path).await.plan, *new.plan);
+    let lease = store.acquire(&run("r1"), &owner()).await.unwrap();
+    assert_eq!(store.load(&run("r1")).await.unwrap().plan, *new.plan);
+    store.release(&lease).await.unwrap();
+    for alteration in [
+        "UPDATE plans SET unpacked = unpacked + 1".to_owned(),
+        format!("UPDATE plans SET unpacked = {}", i64::MAX),
+        "UPDATE plans SET unpacked = NULL".to_owned(),
+        "UPDATE plans SET body = substr(body, 1, length(body) - 1)".to_owned(),
+        "UPDATE plans SET body = CAST(substr(body, 1, 40) || x'01' || substr(body, 42) AS BLOB)".to_owned(),
+        "UPDATE plans SET body = zeroblob(length(body))".to_owned(),
+    ] {
+        let file = Connection::open(&path).unwrap();
+        let before: Vec<u8> = file.query_row("SELECT body FROM plans", [], |row| row.get(0)).unwrap();
+        assert_eq!(file.execute(&alteration, []).unwrap(), 1, "{alteration}");
+        let refused = store.acquire(&run("r1"), &owner()).await;
+        assert!(matches!(refused, Err(JournalError::Damaged(_))), "{alteration}: {refused:?}");
+        assert!(store.load(&run("r1")).await.is_err(), "{alteration}");
+        file.execute("UPDATE plans SET body = ?1, unpacked = ?2", params![before, length]).unwrap();
+    }
+    store.load(&run("r1")).await.unwrap();
 }
 
 /// Proves that a takeover refuses a run of which any event was altered or is gone, also one that no row names, and one whose
