@@ -191,22 +191,11 @@ pub(crate) async fn engine(
     observer: Arc<dyn Observer>,
     max_in_flight: Option<usize>,
 ) -> Result<Engine, CommandError> {
-    let secrets: Arc<dyn SecretStore> = store.clone();
-    let keystore = keystore(settings, secrets).await?;
-    let core = core_settings(settings, connection.child_environment.clone());
-    let mut drive =
-        platflow_engine::drive::Settings { version: env!("CARGO_PKG_VERSION").to_owned(), ..Default::default() };
+    let mut engine = over(settings, store, connection, Clients::new(connection.aws.tokens()), observer).await?;
     if let Some(bound) = max_in_flight {
-        drive.max_in_flight = bound.max(1);
+        engine.settings.max_in_flight = bound.max(1);
     }
-    Ok(Engine {
-        journal: store.clone(),
-        catalog: catalog(&connection.aws, &keystore, core)?,
-        clock: Arc::clone(&connection.clock),
-        resolver: Arc::new(Resolver),
-        observer,
-        settings: drive,
-    })
+    Ok(engine)
 }
 
 /// An engine for one pass over an environment that only looks: many objects of a cluster are read by one list.
@@ -219,17 +208,30 @@ pub(crate) async fn engine_for_one_look(
     connection: &Connection,
     uid: &EnvironmentUid,
 ) -> Result<Engine, CommandError> {
+    let clients = Clients::for_one_look(connection.aws.tokens(), uid);
+    over(settings, store, connection, clients, Arc::new(Unobserved)).await
+}
+
+async fn over(
+    settings: &Settings,
+    store: &Arc<Store>,
+    connection: &Connection,
+    clients: Clients,
+    observer: Arc<dyn Observer>,
+) -> Result<Engine, CommandError> {
     let secrets: Arc<dyn SecretStore> = store.clone();
     let keystore = keystore(settings, secrets).await?;
     let core = core_settings(settings, connection.child_environment.clone());
-    let clients = Clients::for_one_look(connection.aws.tokens(), uid);
     Ok(Engine {
         journal: store.clone(),
         catalog: catalog_over(&connection.aws, clients, &keystore, core)?,
         clock: Arc::clone(&connection.clock),
         resolver: Arc::new(Resolver),
-        observer: Arc::new(Unobserved),
-        settings: platflow_engine::drive::Settings::default(),
+        observer,
+        settings: platflow_engine::drive::Settings {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            ..Default::default()
+        },
     })
 }
 
