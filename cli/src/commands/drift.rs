@@ -76,13 +76,13 @@ async fn environment_of(
     {
         return Ok(name);
     }
+    if runbook::library(settings).find(subject).is_err() {
+        return Err(CommandError::usage(format!("{subject} is no environment on record and no runbook"))
+            .with_remedy("see what there is with: platflow list"));
+    }
     let arguments = WorkflowArguments { workflow: subject.to_owned(), ..WorkflowArguments::default() };
     let descriptions = wiring::descriptions(settings).await?;
-    match runbook::load(&arguments, &descriptions, settings, None) {
-        Ok(compiled) => Ok(compiled.plan.environment),
-        Err(_) => Err(CommandError::usage(format!("{subject} is no environment on record and no runbook"))
-            .with_remedy("see what there is with: platflow list")),
-    }
+    Ok(runbook::load(&arguments, &descriptions, settings, None)?.plan.environment)
 }
 
 fn unknown(environment: &EnvironmentName) -> CommandError {

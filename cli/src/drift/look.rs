@@ -64,7 +64,15 @@ async fn one(looker: &Looker<'_>, row: &RecordedStep) -> Looked {
     let known = Looker::known(Some(row));
     match kind.observe(&row.spec, &known, &looker.context(&row.step, Some(row))).await {
         Ok(found) => deviations(found),
-        Err(error) => Looked::Untold(error.to_string()),
+        Err(error) => Looked::Untold(told(&error)),
+    }
+}
+
+/// What went wrong with a look, and what to do about it where the step knows.
+fn told(error: &StepError) -> String {
+    match &error.remedy {
+        Some(remedy) => format!("{error}; {remedy}"),
+        None => error.to_string(),
     }
 }
 
@@ -140,18 +148,18 @@ pub(crate) async fn check(
         Ok(extras) => check
             .findings
             .extend(extras.iter().map(|extra| Drifted::extra(&extra.resource, &extra.id, &extra.inside, &extra.owner))),
-        Err(error) => check.untold.push(Untold { step: "extras in the account".to_owned(), reason: error.to_string() }),
+        Err(error) => check.untold.push(Untold { step: "extras in the account".to_owned(), reason: told(&error) }),
     }
     match aws::complaints(&connection.aws, &scope).await {
         Ok(complaints) => check.findings.extend(complaints.into_iter().map(|complaint| {
             let deviation = Deviation::Unhealthy { code: complaint.code, message: complaint.message };
             Drifted::of_step(&complaint.step, complaint.kind, deviation)
         })),
-        Err(error) => check.untold.push(Untold { step: "health".to_owned(), reason: error.to_string() }),
+        Err(error) => check.untold.push(Untold { step: "health".to_owned(), reason: told(&error) }),
     }
     match namespaces(connection, environment, record).await {
         Ok(found) => check.findings.extend(found),
-        Err(error) => check.untold.push(Untold { step: "extras in the cluster".to_owned(), reason: error.to_string() }),
+        Err(error) => check.untold.push(Untold { step: "extras in the cluster".to_owned(), reason: told(&error) }),
     }
     check.findings.sort_by(|one, other| (one.subject(), one.line()).cmp(&(other.subject(), other.line())));
     check
