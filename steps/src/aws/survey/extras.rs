@@ -6,7 +6,7 @@
 
 use super::super::clients::AwsClients;
 use super::super::ec2::filter;
-use super::super::failure::look;
+use super::super::failure::AwsFailure;
 use super::super::ownership::owner_text;
 use super::{Search, Shown, text_of};
 use platflow_engine::failure::StepError;
@@ -53,6 +53,24 @@ pub async fn extras(aws: &AwsClients, scope: &Scope) -> Result<Vec<Extra>, StepE
     Ok(found)
 }
 
+/// Every name of a paged list; none of a cluster that is gone, which its own step tells.
+macro_rules! names {
+    ($call:literal, $request:expr) => {{
+        let mut found: Vec<String> = Vec::new();
+        let mut pages = $request.into_paginator().items().send();
+        while let Some(name) = pages.next().await {
+            match name {
+                Ok(name) => found.push(name),
+                Err(error) => match AwsFailure::from_sdk($call, &error) {
+                    failure if failure.is_not_found() => break,
+                    failure => return Err(failure.into()),
+                },
+            }
+        }
+        found
+    }};
+}
+
 impl Search<'_> {
     async fn extras_in_vpcs(&self) -> Result<Vec<Extra>, StepError> {
         let mut found = Vec::new();
@@ -87,14 +105,13 @@ impl Search<'_> {
         let mut found = Vec::new();
         for step in self.scope.of_kind("aws.eks_cluster") {
             let Some(cluster) = text_of(step, "name") else { continue };
-            let groups = look("ListNodegroups", self.aws.eks.list_nodegroups().cluster_name(cluster).send()).await?;
-            let addons = look("ListAddons", self.aws.eks.list_addons().cluster_name(cluster).send()).await?;
-            let entries =
-                look("ListAccessEntries", self.aws.eks.list_access_entries().cluster_name(cluster).send()).await?;
+            let groups = names!("ListNodegroups", self.aws.eks.list_nodegroups().cluster_name(cluster));
+            let addons = names!("ListAddons", self.aws.eks.list_addons().cluster_name(cluster));
+            let entries = names!("ListAccessEntries", self.aws.eks.list_access_entries().cluster_name(cluster));
             let parts = [
-                ("eks:nodegroup", groups.nodegroups(), self.on_record("aws.node_group", "name")),
-                ("eks:addon", addons.addons(), self.on_record("aws.addon", "name")),
-                ("eks:access-entry", entries.access_entries(), self.principals()),
+                ("eks:nodegroup", groups, self.on_record("aws.node_group", "name")),
+                ("eks:addon", addons, self.on_record("aws.addon", "name")),
+                ("eks:access-entry", entries, self.principals()),
             ];
             for (resource, listed, known) in parts {
                 let strange = listed.iter().filter(|name| !known.contains(name.as_str()));
