@@ -120,7 +120,9 @@ impl Attempt {
             Err(error) => return failed(self.look_failed(error)),
         };
         match &seen {
-            Observation::Absent if self.only_looks => return Outcome::Exhausted(scope::missing(&self.context.step)),
+            Observation::Absent if self.only_looks => {
+                return Outcome::Exhausted(scope::missing(self.name(), &self.context.run));
+            }
             Observation::Present { outputs, ownership: Ownership::Ours, .. } if self.only_looks => {
                 return Outcome::Verified { outputs: outputs.clone(), effect: Effect::Unchanged };
             }

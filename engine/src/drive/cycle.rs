@@ -327,7 +327,9 @@ impl Cycle<'_> {
             (Phase::Pending, _, Part::Look, None) => {
                 match self.engine.resolver.resolve(&self.run.plan, planned, self.run) {
                     Ok(Resolved::Skip { reason }) => Ok(Resolved::Skip { reason }),
-                    Ok(Resolved::Spec(_)) | Err(_) => return self.refuse(step.clone(), scope::missing(&step), at),
+                    Ok(Resolved::Spec(_)) | Err(_) => {
+                        return self.refuse(step.clone(), scope::missing(&step, &self.run.id), at);
+                    }
                 }
             }
             // What was under way when an owner vanished goes on from what was recorded.

@@ -5,7 +5,7 @@
 
 use crate::failure::{Residue, StepError};
 use crate::graph::{Graph, StepIndex};
-use crate::name::StepName;
+use crate::name::{RunId, StepName};
 use crate::plan::Plan;
 
 /// What a run does with a step.
@@ -55,14 +55,16 @@ impl Scope {
     }
 }
 
-/// What is needed is not there, and was not chosen to be made.
-pub(super) fn missing(step: &StepName) -> StepError {
+/// What is needed is not there, and was not chosen to be made. A run keeps to its choice, so going on with it does not help.
+pub(super) fn missing(step: &StepName, run: &RunId) -> StepError {
     StepError::needs_human(format!(
         "{step} does not exist, is needed, and is not among the steps that this run acts on"
     ))
     .leaving(Residue::None)
     .with_code("NotChosen")
-    .with_remedy(format!("choose it as well (--only {step}), or run the whole runbook"))
+    .with_remedy(format!(
+        "take this run back with: platflow rollback {run}\nthen choose it as well (--only {step}), or run the whole runbook"
+    ))
 }
 
 #[cfg(test)]
