@@ -3,10 +3,13 @@
 //! Pure. The engine keeps to the choice; here it is checked and told before anything begins.
 
 use crate::failure::CommandError;
+use platflow_engine::graph::Graph;
 use platflow_engine::journal::RecordedStep;
 use platflow_engine::name::StepName;
 use platflow_engine::plan::Plan;
+use platflow_engine::scope::{Part, Scope};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// A step by its name, or every step of a module by the module's.
 fn named<'a>(plan: &'a Plan, text: &str) -> Vec<&'a StepName> {
@@ -60,12 +63,13 @@ fn conditional(plan: &Plan) -> BTreeSet<&StepName> {
 /// Exit 2 when something chosen needs what is neither chosen nor on record.
 pub(crate) fn consequence(plan: &Plan, record: &[RecordedStep]) -> Result<String, CommandError> {
     let Some(only) = &plan.only else { return Ok(String::new()) };
-    let mut looked_at: BTreeSet<&StepName> = BTreeSet::new();
-    let mut open: Vec<&StepName> = only.iter().collect();
-    while let Some(name) = open.pop() {
-        let needs = plan.steps.iter().filter(|step| step.name == *name).flat_map(|step| &step.needs);
-        open.extend(needs.filter(|need| !only.contains(*need) && looked_at.insert(need)));
-    }
+    let graph = Graph::new(&Arc::new(plan.clone())).map_err(|error| CommandError::usage(error.to_string()))?;
+    let scope = Scope::of(plan, &graph);
+    let of_part = |part: Part| {
+        let indices = graph.indices().filter(|index| scope.part(*index) == part);
+        indices.filter_map(|index| graph.step(index)).map(|step| &step.name).collect::<BTreeSet<&StepName>>()
+    };
+    let (looked_at, passed) = (of_part(Part::Look), of_part(Part::Pass).len());
     let conditional = conditional(plan);
     let unbuilt: Vec<&str> = looked_at
         .iter()
@@ -79,7 +83,6 @@ pub(crate) fn consequence(plan: &Plan, record: &[RecordedStep]) -> Result<String
         ))
         .with_remedy("choose them as well, or run the whole runbook first"));
     }
-    let passed = plan.steps.len().saturating_sub(only.len()).saturating_sub(looked_at.len());
     let behind: Vec<&str> = plan
         .steps
         .iter()

@@ -22,6 +22,7 @@ pub mod name;
 pub mod plan;
 pub mod preview;
 pub mod retry;
+pub mod scope;
 pub mod secret;
 pub mod state;
 pub mod status;

@@ -5,11 +5,11 @@
 use crate::clock::after;
 use crate::context::Context;
 use crate::drive::guard::Guard;
-use crate::drive::scope;
 use crate::event::{Effect, Finding};
 use crate::failure::{ErrorClass, Residue, StepError};
 use crate::foreign;
 use crate::name::StepName;
+use crate::scope;
 use crate::state::{Phase, StepState};
 use crate::step::{Difference, Known, Observation, Ownership, Progress, Step, UndoProgress};
 use jiff::Timestamp;

@@ -7,7 +7,6 @@ mod attempt;
 pub(crate) mod batch;
 mod cycle;
 mod guard;
-mod scope;
 mod start;
 mod undoing;
 

@@ -1,7 +1,7 @@
 //! Which steps a run acts on when its plan names some, which it only looks at, and which it passes over.
 //!
 //! Pure function of the plan: every owner that goes on with the run comes to the same. Whether a choice makes sense is
-//! told before the run begins, by whoever made the plan.
+//! told before the run begins, by whoever made the plan, from the same parts.
 
 use crate::failure::{Residue, StepError};
 use crate::graph::{Graph, StepIndex};
@@ -10,7 +10,7 @@ use crate::plan::Plan;
 
 /// What a run does with a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Part {
+pub enum Part {
     /// Makes it so.
     Act,
     /// Something acted on needs it: looks, takes its outputs, and leaves it as it is.
@@ -21,11 +21,12 @@ pub(super) enum Part {
 
 /// The part of every step of a plan.
 #[derive(Debug)]
-pub(super) struct Scope(Option<Vec<Part>>);
+pub struct Scope(Option<Vec<Part>>);
 
 impl Scope {
     /// Of a plan and its graph.
-    pub(super) fn of(plan: &Plan, graph: &Graph) -> Self {
+    #[must_use]
+    pub fn of(plan: &Plan, graph: &Graph) -> Self {
         let Some(only) = &plan.only else { return Self(None) };
         let mut parts = vec![Part::Pass; graph.len()];
         let mut open: Vec<StepIndex> = Vec::new();
@@ -47,7 +48,8 @@ impl Scope {
     }
 
     /// What is done with a step.
-    pub(super) fn part(&self, index: StepIndex) -> Part {
+    #[must_use]
+    pub fn part(&self, index: StepIndex) -> Part {
         match &self.0 {
             None => Part::Act,
             Some(parts) => parts.get(index as usize).copied().unwrap_or(Part::Pass),
@@ -56,7 +58,7 @@ impl Scope {
 }
 
 /// What is needed is not there, and was not chosen to be made. A run keeps to its choice, so going on with it does not help.
-pub(super) fn missing(step: &StepName, run: &RunId) -> StepError {
+pub(crate) fn missing(step: &StepName, run: &RunId) -> StepError {
     StepError::needs_human(format!(
         "{step} does not exist, is needed, and is not among the steps that this run acts on"
     ))
